@@ -1,0 +1,5 @@
+"""The `tierlight` command."""
+
+
+def main() -> None:
+    """Run the command line."""

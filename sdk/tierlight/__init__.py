@@ -1,0 +1,5 @@
+"""tierlight: a light per route."""
+
+from ._version import __version__
+
+__all__ = ["__version__"]
