@@ -1,1 +1,24 @@
 """Shared fixtures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def shared_data_folder() -> Path | None:
+    """The folder of real captures and outcomes, kept outside the repository; None where it is absent."""
+    named = os.environ.get("TIERLIGHT_SHARED_DATA")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The shared data folder, or a skip that says how to point to it."""
+    folder = shared_data_folder()
+    if folder is None:
+        pytest.skip("no shared data folder: set TIERLIGHT_SHARED_DATA to use one")
+    return folder
