@@ -9,6 +9,7 @@ CollectorError
 │   ├── StoreLocked       another process owns this data directory
 │   ├── SchemaTooNew      the file was made by a newer tierlight: upgrade
 │   └── StoreDamaged      the file is damaged: recover a copy of it
+├── InsecureBind          an address others can reach, without a token: the server must not start
 └── InvalidRecord         one record can never be right: rejected, counted, its neighbours stay
 """
 
@@ -53,6 +54,10 @@ class SchemaTooNew(StoreError):
 
 class StoreDamaged(StoreError):
     """The database file is damaged and is opened read-only."""
+
+
+class InsecureBind(CollectorError):
+    """Listening there would show data to others without a login."""
 
 
 class InvalidRecord(CollectorError):
