@@ -31,6 +31,8 @@ class FinishedCall:
         prepare: What is left to do away from the calling thread (redaction of texts). The sink calls it
             once, before pricing and encoding; if it raises, the sink drops every attribute of
             `semconv.CONTENT_ATTRIBUTES` and the message, and keeps the rest.
+        content_bytes: Rough size of the captured texts that `prepare` will write out; 0 = none captured. It
+            counts against the queue's bound in bytes: over it the texts are dropped and the call is kept.
     """
 
     trace_id: int
@@ -45,6 +47,7 @@ class FinishedCall:
     kind: int = KIND_CLIENT
     trace_flags: int = 1
     prepare: Callable[[FinishedCall], None] | None = None
+    content_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -86,6 +89,7 @@ class ExportSettings:
     """Where and how the pipeline sends. Built by `configure()` from its arguments and the OTEL_* variables.
 
     Args:
+        certificate, client_certificate, client_key: Paths of PEM files for TLS; "" = the system's authorities.
         endpoint: Base URL; `/v1/traces` and `/v1/logs` are appended unless the two below are set.
         traces_endpoint, logs_endpoint: Whole URLs, used as they are; "" = derived from `endpoint`.
         protocol: `http/protobuf` or `grpc`.
@@ -104,6 +108,8 @@ class ExportSettings:
     headers: Mapping[str, str] | None = None
     compression: str = "gzip"
     certificate: str = ""
+    client_certificate: str = ""
+    client_key: str = ""
     timeout_s: float = 1.0
     exit_timeout_s: float = 2.0
     schedule_delay_s: float = 1.0
