@@ -75,16 +75,17 @@ class PairEvidence:
         """Mean difference D (cells at their middle); None without pairs."""
         if not self.cells:
             return None
-        total = sum((index / (2 * CELLS)) * count for index, count in self.cells.items())
-        return 2 * self.bound * total / self.n - self.bound
+        return 2 * self.bound * self._mean_z() - self.bound
 
     @property
     def variance(self) -> float | None:
         """Variance of D (divisor n); None without pairs."""
         if not self.cells:
             return None
-        mean_z = sum((index / (2 * CELLS)) * count for index, count in self.cells.items()) / self.n
-        squares = sum((index / (2 * CELLS) - mean_z) ** 2 * count for index, count in self.cells.items())
+        mean_z = self._mean_z()
+        squares = sum(
+            (index / (2 * CELLS) - mean_z) ** 2 * count for index, count in sorted(self.cells.items())
+        )
         return 4 * self.bound**2 * squares / self.n
 
     def ship(self, margin: float) -> float:
@@ -120,11 +121,16 @@ class PairEvidence:
     def _mirror(self) -> PairEvidence:
         return PairEvidence(self.bound, {2 * CELLS - index: count for index, count in self.cells.items()})
 
+    def _mean_z(self) -> float:
+        # whole numbers until the last step: the same figure whatever the order of the pairs
+        return sum(index * count for index, count in self.cells.items()) / (2 * CELLS * self.n)
+
     def _log_k(self, m: float) -> float:
         if not self.cells or m <= 0:
             return math.inf if m <= 0 else 0.0
-        values = np.array([index // 2 for index in self.cells]) / CELLS
-        counts = np.array(list(self.cells.values()), dtype=float)
+        indices = sorted(self.cells)
+        values = np.array([index // 2 for index in indices]) / CELLS
+        counts = np.array([self.cells[index] for index in indices], dtype=float)
         gains = counts @ np.log1p(np.outer(values - m, BETS / m))
         top = gains.max()
         return float(top + np.log(np.mean(np.exp(gains - top))))
