@@ -1,0 +1,215 @@
+"""What the last days would have cost: everything on the flagship, as it was, as proposed; nothing is stored.
+
+Re-costing keeps the tokens that were seen. Another model may be wordier or terser, so a price-list figure is
+marked "estimated"; only a measured comparison on the same requests is "measured"; a pair without a price is
+"unknown" and never counts as a saving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Basis = Literal["measured", "estimated", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteUse:
+    """What one model did on one route in the period: token sums cover the calls whose tokens are known."""
+
+    route: str
+    provider: str
+    model: str
+    tier: str
+    calls: int
+    tokens_unknown: int
+    unpriced: int
+    cost_nusd: int
+    input_tokens: int
+    cached_input_tokens: int
+    cache_write_input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model proposed for a route; `saving_per_call` in nano-dollars and `pairs` when it was measured."""
+
+    provider: str
+    model: str
+    saving_per_call: float | None = None
+    pairs: int = 0
+
+
+# (provider, model, the use whose tokens are priced) -> nano-dollars for all of its known tokens, None = no price
+Pricer = Callable[[str, str, RouteUse], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cost with what it rests on; None = not to be known."""
+
+    cost_nusd: int | None
+    basis: Basis
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One route in the three worlds."""
+
+    route: str
+    calls: int
+    flagship: Cell
+    today: Cell
+    proposed: Cell
+    proposed_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """All routes, and the sums over the routes where both sides are known."""
+
+    lines: tuple[Line, ...]
+    flagship_model: str
+
+    @property
+    def today_nusd(self) -> int:
+        return sum(line.today.cost_nusd or 0 for line in self.lines)
+
+    @property
+    def flagship_nusd(self) -> int:
+        """Flagship cost of the routes where it is known; compare with `today_of_flagship_nusd`, not with all."""
+        return sum(line.flagship.cost_nusd or 0 for line in self.lines if line.flagship.cost_nusd is not None)
+
+    @property
+    def today_of_flagship_nusd(self) -> int:
+        """Today's cost of just the routes whose flagship cost is known."""
+        return sum(line.today.cost_nusd or 0 for line in self.lines if line.flagship.cost_nusd is not None)
+
+    @property
+    def proposed_nusd(self) -> int:
+        """Proposed cost; a route that is unknown there stays at today's cost."""
+        return sum(
+            (line.today.cost_nusd or 0) if line.proposed.cost_nusd is None else line.proposed.cost_nusd
+            for line in self.lines
+        )
+
+    def saving_on(self, basis: Basis) -> int:
+        """Nano-dollars of the proposed saving that rest on this basis."""
+        return sum(
+            line.today.cost_nusd - line.proposed.cost_nusd
+            for line in self.lines
+            if line.proposed.basis == basis
+            and line.today.cost_nusd is not None
+            and line.proposed.cost_nusd is not None
+        )
+
+    @property
+    def unknown_routes(self) -> tuple[str, ...]:
+        """Routes whose proposal cannot be priced."""
+        return tuple(line.route for line in self.lines if line.proposed.basis == "unknown")
+
+
+def what_if(
+    uses: Sequence[RouteUse],
+    flagship: tuple[str, str],
+    choices: Mapping[str, Choice],
+    price: Pricer,
+) -> WhatIf:
+    """The period in three worlds, dearest route first.
+
+    `flagship` is (provider, model) of the baseline; embeddings and other specialised work has no flagship and
+    stays what it is in every world. `choices` names the proposed model per route; other routes stay as they are.
+    """
+    routes: dict[str, list[RouteUse]] = {}
+    for use in uses:
+        routes.setdefault(use.route, []).append(use)
+    lines = [_line(route, rows, flagship, choices.get(route), price) for route, rows in routes.items()]
+    lines.sort(key=lambda line: (-(line.today.cost_nusd or 0), line.route))
+    return WhatIf(tuple(lines), flagship[1])
+
+
+def price_change(
+    uses: Sequence[RouteUse],
+    provider: str,
+    model: str,
+    input_factor: float,
+    output_factor: float,
+    price: Pricer,
+) -> tuple[tuple[str, int, int], ...]:
+    """Per route (route, cost now, cost then) in nano-dollars if a model's prices were multiplied by the factors.
+
+    Only routes that used the model and whose cost is known. Behaviour is assumed unchanged.
+    """
+    changed: dict[str, tuple[int, int]] = {}
+    for use in uses:
+        if (use.provider, use.model) != (provider, model):
+            continue
+        only_input = price(provider, model, _part(use, output_tokens=0))
+        whole = price(provider, model, use)
+        if only_input is None or whole is None:
+            continue
+        now, then = changed.get(use.route, (0, 0))
+        new = round(only_input * input_factor + (whole - only_input) * output_factor)
+        changed[use.route] = (now + whole, then + new)
+    return tuple(
+        sorted(((route, *costs) for route, costs in changed.items()), key=lambda row: -abs(row[2] - row[1]))
+    )
+
+
+def _line(
+    route: str, rows: Sequence[RouteUse], flagship: tuple[str, str], choice: Choice | None, price: Pricer
+) -> Line:
+    calls = sum(row.calls for row in rows)
+    unpriced = sum(row.unpriced for row in rows)
+    cost = sum(row.cost_nusd for row in rows)
+    today = Cell(
+        None if unpriced == calls else cost,
+        "unknown" if unpriced == calls else "measured",
+        f"{unpriced:,} calls have no price" if unpriced else "",
+    )
+    if all(row.tier == "specialised" for row in rows):
+        baseline = Cell(today.cost_nusd, today.basis, "specialised work stays what it is")
+    else:
+        baseline = _recost(rows, *flagship, price)
+    proposed, model = today, ""
+    if choice is not None:
+        model = choice.model
+        if choice.saving_per_call is not None and today.cost_nusd is not None:
+            saved = round(choice.saving_per_call * (calls - unpriced))
+            proposed = Cell(max(0, cost - saved), "measured", f"n = {choice.pairs:,} pairs")
+        else:
+            proposed = _recost(rows, choice.provider, choice.model, price)
+    return Line(route, calls, baseline, today, proposed, model)
+
+
+def _recost(rows: Sequence[RouteUse], provider: str, model: str, price: Pricer) -> Cell:
+    total = 0
+    for row in rows:
+        if row.calls == row.tokens_unknown:
+            return Cell(None, "unknown", "no call has known tokens")
+        part = price(provider, model, row)
+        if part is None:
+            return Cell(None, "unknown", f"{model} has no price")
+        # calls with unknown tokens are taken to be like the others
+        total += round(part * row.calls / (row.calls - row.tokens_unknown))
+    return Cell(total, "estimated", "same tokens at list price")
+
+
+def _part(use: RouteUse, *, output_tokens: int) -> RouteUse:
+    return RouteUse(
+        use.route,
+        use.provider,
+        use.model,
+        use.tier,
+        use.calls,
+        use.tokens_unknown,
+        use.unpriced,
+        use.cost_nusd,
+        use.input_tokens,
+        use.cached_input_tokens,
+        use.cache_write_input_tokens,
+        output_tokens,
+    )
