@@ -1,0 +1,29 @@
+"""Span in, call out: which spans are calls, and what they say, in whatever dialect.
+
+`normalise` reads one span; `resolve` settles what no span can say alone (which of several views of one call
+counts, and the route that stands on a parent). Both are pure.
+"""
+
+from __future__ import annotations
+
+from .resolve import (
+    CLOCK_SLACK_NS,
+    RESPONSE_WINDOW_NS,
+    Settled,
+    SpanFacts,
+    SpanKey,
+    facts_of,
+    original,
+    resolve,
+)
+
+__all__ = [
+    "CLOCK_SLACK_NS",
+    "RESPONSE_WINDOW_NS",
+    "Settled",
+    "SpanFacts",
+    "SpanKey",
+    "facts_of",
+    "original",
+    "resolve",
+]
