@@ -381,6 +381,15 @@ class CallEvidence:
     keep_prob: float | None
     call_id: str = ""
     finish_reason: str = ""
+    # Whether its answer was used; with the parts of the cost, so that a new price never looks like behaviour.
+    attempt_final: bool = True
+    price_version: str = ""
+    cached_input_tokens: int | None = None
+    cache_write_input_tokens: int | None = None
+    cost_input_nusd: int | None = None
+    cost_cached_nusd: int | None = None
+    cost_cache_write_nusd: int | None = None
+    cost_output_nusd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
