@@ -98,6 +98,7 @@ class ExportSettings:
         spool_dir: Folder for what cannot be sent; "" = no spool.
         resource: Attributes of the resource, `service.name` and `service.instance.id` included.
         price: Whether calls without a cost are priced on the export thread.
+        price_file: Path of the user's own `prices.toml`; "" = list prices only.
         draft_cost: Whether to write the draft names `gen_ai.usage.cost.*` beside ours.
     """
 
@@ -120,6 +121,7 @@ class ExportSettings:
     spool_dir: str = ""
     resource: Mapping[str, AttributeValue] | None = None
     price: bool = True
+    price_file: str = ""
     draft_cost: bool = False
 
 
