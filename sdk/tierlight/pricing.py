@@ -14,7 +14,7 @@ second), which is why nothing here runs on the thread of the user's call.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
@@ -78,6 +78,7 @@ class PriceRow:
     valid_from: date | None  # None = since ever
     source: str  # user | genai-prices | litellm
     version: str
+    is_deprecated: bool = False  # the provider still serves it but names a successor
 
 
 class PriceBook:
@@ -99,6 +100,7 @@ class PriceBook:
         self._listed_version = listed_version
         self._map_given = price_map
         self._layers: dict[tuple[str, str, str, str], Layer | Rate | Unpriced] = {}
+        self._rows: tuple[PriceRow, ...] = ()
 
     @classmethod
     def default(cls) -> PriceBook:
@@ -190,8 +192,15 @@ class PriceBook:
                     return day
         return self._map().retirement(provider, model)
 
-    def rows(self) -> Iterator[PriceRow]:
+    def rows(self) -> tuple[PriceRow, ...]:
         """Every price in the book, the user's first; then genai-prices; then what only the map has."""
+        if not self._rows:
+            self._rows = tuple(self._all_rows())
+        return self._rows
+
+    # ---- resolving ---------------------------------------------------------------------------------------
+
+    def _all_rows(self) -> Iterator[PriceRow]:
         from ._prices import genai
 
         if self._user is not None:
@@ -200,14 +209,12 @@ class PriceBook:
                     yield _row(own.provider, own.model, own.start, own.rate)
         listed: set[tuple[str, str]] = set()
         snapshot = self._listed()
-        for provider, start, rate in genai.entries(snapshot, self._listed_version):
+        for provider, start, is_deprecated, rate in genai.entries(snapshot, self._listed_version):
             listed.add((provider, rate.model))
-            yield _row(provider, rate.model, start, rate)
+            yield replace(_row(provider, rate.model, start, rate), is_deprecated=is_deprecated)
         for provider, model, rate in self._map().entries():
             if (provider, model) not in listed:
                 yield _row(provider, model, None, rate)
-
-    # ---- resolving ---------------------------------------------------------------------------------------
 
     def _rate(
         self, provider: str, model: str, at: datetime | int, response_model: str, context: str

@@ -305,7 +305,7 @@ def test_rows_list_the_users_prices_first_and_every_source() -> None:
     assert (rows[0].provider, rows[0].model, rows[0].input_usd, rows[0].source) == (
         "openai",
         "gpt-5-mini",
-        1,
+        Decimal(1),
         "user",
     )
     assert {row.source for row in rows} == {"user", "genai-prices", "litellm"}

@@ -16,7 +16,7 @@ from .rates import Layer, Rate, UnitPrices, per_million
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import ModelInfo, ModelPrice, Provider
+    from genai_prices.types import ModelInfo, ModelPrice
 
 # What our providers are called there. A name that is not here is never passed on: genai-prices would take
 # `azure.ai.openai` for `openai`.
@@ -135,9 +135,9 @@ def _model_layer(info: ModelInfo, context: Mapping[str, str], version: str) -> L
     if not checks:
         return _rate(info.id, info.get_prices(_EPOCH, context), version)
 
-    rates: dict[tuple[bool, ...], Rate | None] = {}
+    rates: dict[tuple[bool, ...], Rate] = {}
 
-    def at(at_ns: int) -> Rate | None:
+    def at(at_ns: int) -> Rate:
         active = tuple(check(at_ns) for check in checks)
         if active not in rates:
             moment = _EPOCH + timedelta(microseconds=at_ns // 1000)
@@ -175,7 +175,7 @@ def _time_ns(moment: time) -> int:
     ) * 1_000_000_000 + moment.microsecond * 1000
 
 
-def _rate(model: str, prices: ModelPrice, version: str) -> Rate | None:
+def _rate(model: str, prices: ModelPrice, version: str) -> Rate:
     from genai_prices.types import TieredPrices
 
     values = {name: value for name, value in vars(prices).items() if value is not None}
@@ -204,8 +204,8 @@ def _rate(model: str, prices: ModelPrice, version: str) -> Rate | None:
     return Rate(brackets, "price_book", version, model, tuple(starts))
 
 
-def entries(snapshot: DataSnapshot, version: str) -> Iterator[tuple[str, date | None, Rate]]:
-    """Every standard price there is: provider (our name), the day it starts (None = always), the rate."""
+def entries(snapshot: DataSnapshot, version: str) -> Iterator[tuple[str, date | None, bool, Rate]]:
+    """Every standard price: provider (our name), the day it starts (None = always), deprecated or not, the rate."""
     names: dict[str, str] = {}
     for ours, theirs in PROVIDER_IDS.items():
         names.setdefault(theirs, ours)
@@ -213,18 +213,16 @@ def entries(snapshot: DataSnapshot, version: str) -> Iterator[tuple[str, date | 
         if provider.id not in names:
             continue
         for info in provider.models:
-            yield from (
-                (names[provider.id], start, rate) for start, rate in _model_entries(provider, info, version)
-            )
+            for start, rate in _dated_rates(info, version):
+                yield names[provider.id], start, bool(info.deprecated), rate
 
 
-def _model_entries(provider: Provider, info: ModelInfo, version: str) -> Iterator[tuple[date | None, Rate]]:
-    conditional = info.prices if isinstance(info.prices, list) else None
-    if conditional is None:
-        dated = [(None, info.get_prices(_EPOCH))]
+def _dated_rates(info: ModelInfo, version: str) -> Iterator[tuple[date | None, Rate]]:
+    if isinstance(info.prices, list):
+        dated = [(getattr(entry.constraint, "start_date", None), entry.prices) for entry in info.prices]
     else:
-        dated = [(getattr(entry.constraint, "start_date", None), entry.prices) for entry in conditional]
+        dated = [(None, info.prices)]
     for start, prices in dated:
         rate = _rate(info.id, prices, version)
-        if rate is not None and not rate.brackets[0].is_empty:
+        if not rate.brackets[0].is_empty:
             yield start, rate
