@@ -10,6 +10,7 @@ CollectorError
 │   ├── SchemaTooNew      the file was made by a newer tierlight: upgrade
 │   └── StoreDamaged      the file is damaged: recover a copy of it
 ├── InsecureBind          an address others can reach, without a token: the server must not start
+├── BadTarget             a forwarding target that can't work: mend the configuration
 └── InvalidRecord         one record can never be right: rejected, counted, its neighbours stay
 """
 
@@ -58,6 +59,10 @@ class StoreDamaged(StoreError):
 
 class InsecureBind(CollectorError):
     """Listening there would show data to others without a login."""
+
+
+class BadTarget(CollectorError):
+    """A forwarding target is not usable; the message names it and what was expected."""
 
 
 class InvalidRecord(CollectorError):

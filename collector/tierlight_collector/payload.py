@@ -42,6 +42,57 @@ def strip_content(signal: ForwardSignal, payload: bytes) -> bytes:
     return _encode(signal, payload, "protobuf", strip=True)
 
 
+def seal(hops: Iterable[str], payload: bytes) -> bytes:
+    """What is put into the outbox: the collectors that the request came through, then the request."""
+    return ",".join(hops).encode("latin-1", "replace") + b"\n" + payload
+
+
+def unseal(sealed: bytes) -> tuple[str, bytes]:
+    """The hops as one header value, and the request."""
+    hops, _, payload = sealed.partition(b"\n")
+    return hops.decode("latin-1"), payload
+
+
+def count(signal: ForwardSignal, payload: bytes) -> int:
+    """The number of spans or log records in a payload."""
+    if signal == "traces":
+        traces = ExportTraceServiceRequest.FromString(payload)
+        return sum(len(scoped.spans) for group in traces.resource_spans for scoped in group.scope_spans)
+    logs = ExportLogsServiceRequest.FromString(payload)
+    return sum(len(scoped.log_records) for group in logs.resource_logs for scoped in group.scope_logs)
+
+
+def halves(signal: ForwardSignal, payload: bytes) -> tuple[bytes, bytes] | None:
+    """The payload as two, split in the middle of its spans or records; None when it holds a single one."""
+    total = count(signal, payload)
+    if total < 2:
+        return None
+    return _part(signal, payload, 0, total // 2), _part(signal, payload, total // 2, total)
+
+
+def _part(signal: ForwardSignal, payload: bytes, start: int, end: int) -> bytes:
+    kind: type[Any] = ExportTraceServiceRequest if signal == "traces" else ExportLogsServiceRequest
+    groups, scopes, leaves = (
+        ("resource_spans", "scope_spans", "spans")
+        if signal == "traces"
+        else ("resource_logs", "scope_logs", "log_records")
+    )
+    message = kind.FromString(payload)
+    seen = 0
+    for group in getattr(message, groups):
+        for scoped in getattr(group, scopes):
+            items = getattr(scoped, leaves)
+            first, seen = seen, seen + len(items)
+            low, high = max(start, first) - first, min(end, seen) - first
+            if low >= high:
+                del items[:]
+            else:
+                del items[high:]
+                del items[:low]
+    body: bytes = message.SerializeToString()
+    return body
+
+
 def _encode(signal: ForwardSignal, body: bytes, media_type: MediaType, *, strip: bool) -> bytes:
     if signal == "traces":
         traces = _parse(ExportTraceServiceRequest, body, media_type)
