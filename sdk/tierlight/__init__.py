@@ -1,5 +1,36 @@
-"""tierlight: a light per route."""
+"""tierlight: a light per route. See what each kind of LLM call costs, whether its quality holds, which tier it needs.
 
+>>> import tierlight
+>>> @tierlight.route("classify-intent", tier="small")
+... def classify(question):
+...     return {"model": "gpt-5-mini", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
+>>> classify("Where is my parcel?")["model"]
+'gpt-5-mini'
+"""
+
+from ._call import Call, current_call
+from ._config import aflush, configure, flush, shutdown, stats
+from ._lifecycle import install_signal_flush
+from ._route import Route, route
+from ._usage import ResponseFacts, usage_from
 from ._version import __version__
+from .errors import ConfigurationError, ScoreError, TierlightError
 
-__all__ = ["__version__"]
+__all__ = [
+    "Call",
+    "ConfigurationError",
+    "ResponseFacts",
+    "Route",
+    "ScoreError",
+    "TierlightError",
+    "__version__",
+    "aflush",
+    "configure",
+    "current_call",
+    "flush",
+    "install_signal_flush",
+    "route",
+    "shutdown",
+    "stats",
+    "usage_from",
+]

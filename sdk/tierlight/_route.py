@@ -1,0 +1,278 @@
+"""`route("name")`: one object that decorates functions and opens `with` blocks.
+
+What the decorated function returns or raises reaches the caller as it is; everything of ours around it is
+guarded.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from types import CoroutineType, TracebackType
+from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
+
+from . import semconv as s
+from ._call import (
+    Call,
+    Entered,
+    IdleCall,
+    RouteSpec,
+    Unsampled,
+    base_attributes,
+    begin,
+    enter,
+    innermost,
+    leave,
+)
+from ._guard import attempt, guarded
+from ._runtime import active
+from ._stream import Tap, follow, relay, relay_async
+from ._usage import usage_from
+from .errors import ConfigurationError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Tier = Literal["on-device", "small", "mid", "flagship", "reasoning", "specialised"]
+Purpose = Literal["production", "shadow", "judge", "replay", "test"]
+
+_ROUTE_NAME: Final = re.compile(s.ROUTE_PATTERN)
+_PURPOSES: Final = ("production", "shadow", "judge", "replay", "test")
+_PLAIN: Final = (str, bytes, int, float, bool, type(None), list, tuple, set)
+
+
+class Route:
+    """A declared kind of call. Build it with `route()`; it may be shared between threads and tasks."""
+
+    __slots__ = ("_open", "_spec")
+
+    def __init__(self, spec: RouteSpec) -> None:
+        self._spec = spec
+        self._open: dict[int, tuple[Call | Unsampled, Entered]] = {}
+
+    @property
+    def name(self) -> str:
+        """The declared name."""
+        return self._spec.name
+
+    def __repr__(self) -> str:
+        return f"route({self.name!r})"
+
+    # ---- as a decorator ---------------------------------------------------------------------------------
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """The same function, recorded: sync or async, returning a response, a stream or a generator.
+
+        Raises:
+            ConfigurationError: it is not a function (`@route` goes below `@classmethod`, not above it).
+        """
+        if not callable(function):
+            raise ConfigurationError(
+                f"@route({self.name!r}) decorates a function, got {type(function).__name__}: "
+                "put it below @classmethod and @property"
+            )
+        if inspect.isgeneratorfunction(function):
+            return cast("Callable[P, R]", _around_generator(function, self._spec))
+        if inspect.isasyncgenfunction(function):
+            return cast("Callable[P, R]", _around_async_generator(function, self._spec))
+        if inspect.iscoroutinefunction(function):
+            return cast("Callable[P, R]", _around_coroutine(function, self._spec))
+        return _around(function, self._spec)
+
+    # ---- as a context manager ---------------------------------------------------------------------------
+
+    def __enter__(self) -> Call:
+        """The call of this block; calls of wrapped or instrumented clients inside take its route."""
+        runtime = active()
+        standing = begin(runtime, self._spec) if runtime is not None else None
+        if standing is None:
+            return IdleCall(self._spec)
+        # Keyed by what stands in the context: blocks of one route may be open in many threads and tasks.
+        self._open[id(standing)] = (standing, enter(standing))
+        return standing if isinstance(standing, Call) else IdleCall(self._spec)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        block = self._open.pop(id(innermost()), None)
+        if block is None:
+            if not self._open:
+                return
+            # The block is left in another context than it was entered in (a fixture, a dependency that yields).
+            block = self._open.popitem()[1]
+        standing, entered = block
+        leave(entered)
+        if isinstance(standing, Call):
+            if error is not None:
+                standing.fail(error)
+            else:
+                standing.succeed(None)
+
+    async def __aenter__(self) -> Call:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+
+# ---- decorated functions --------------------------------------------------------------------------------
+
+
+def _end_with(call: Call, result: R) -> R:
+    """End the call with what its function returned; gives what to return to the user."""
+    replaced = _take_result(call, result)
+    return result if replaced is None else cast("R", replaced)
+
+
+@guarded("read what a call returned")
+def _take_result(call: Call, result: Any) -> Any:
+    if type(result) in _PLAIN or call.is_known_inside(result):
+        call.succeed(None, result)
+        return None
+    is_read, facts = attempt("read a response", usage_from, result)
+    if not is_read:
+        call.annotate({s.TIERLIGHT_INSTRUMENTATION_ERROR: "read a response"})
+    if facts is None:
+        if type(result) is CoroutineType:
+            return _awaited(result, call)
+        followed = follow(result, Tap(call))
+        if followed is not None:
+            call.tell_outer(followed)
+            return followed
+    call.succeed(facts, result)
+    return None
+
+
+async def _awaited(pending: Awaitable[Any], call: Call) -> Any:
+    entered = enter(call)
+    try:
+        result = await pending
+    except BaseException as error:
+        leave(entered)
+        call.fail(error)
+        raise
+    leave(entered)
+    return _end_with(call, result)
+
+
+def _around(function: Callable[P, R], spec: RouteSpec) -> Callable[P, R]:
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        runtime = active()
+        call = begin(runtime, spec) if runtime is not None else None
+        if call is None:
+            return function(*args, **kwargs)
+        entered = enter(call)
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            leave(entered)
+            if isinstance(call, Call):
+                call.fail(error)
+            raise
+        leave(entered)
+        return _end_with(call, result) if isinstance(call, Call) else result
+
+    return run
+
+
+def _around_coroutine(function: Callable[P, Awaitable[R]], spec: RouteSpec) -> Callable[P, Awaitable[R]]:
+    @functools.wraps(function)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        runtime = active()
+        call = begin(runtime, spec) if runtime is not None else None
+        if call is None:
+            return await function(*args, **kwargs)
+        entered = enter(call)
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            leave(entered)
+            if isinstance(call, Call):
+                call.fail(error)
+            raise
+        leave(entered)
+        return _end_with(call, result) if isinstance(call, Call) else result
+
+    return run
+
+
+def _around_generator(
+    function: Callable[P, Generator[Any, Any, R]], spec: RouteSpec
+) -> Callable[P, Generator[Any, Any, R]]:
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+        runtime = active()
+        call = begin(runtime, spec) if runtime is not None else None
+        source = function(*args, **kwargs)
+        if call is None:
+            return (yield from source)
+        result = yield from relay(source, Tap(call) if isinstance(call, Call) else None, call)
+        return cast("R", result)
+
+    return run
+
+
+def _around_async_generator(
+    function: Callable[P, AsyncGenerator[Any, Any]], spec: RouteSpec
+) -> Callable[P, AsyncGenerator[Any, Any]]:
+    def start(
+        *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[AsyncGenerator[Any, Any], Tap | None, Call | Unsampled | None]:
+        runtime = active()
+        call = begin(runtime, spec) if runtime is not None else None
+        return function(*args, **kwargs), Tap(call) if isinstance(call, Call) else None, call
+
+    return functools.wraps(function)(relay_async(start))
+
+
+# ---- declaring ------------------------------------------------------------------------------------------
+
+
+def route(
+    name: str,
+    *,
+    tier: Tier | None = None,
+    version: str | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    purpose: Purpose = "production",
+    prompt: str | None = None,
+    prompt_version: str | None = None,
+    segment: str | None = None,
+) -> Route:
+    """Declare what kind of call something is: a decorator and a context manager in one object.
+
+    Args:
+        name: the route, up to 80 of `a-z0-9._/-`; a handful of names, never an id in it.
+        tier: tier of the model used here.
+        version: a new one opens a new baseline for drift.
+        provider, model: said for responses that do not say them; what a wrapped client knows comes first.
+        purpose: only `production` enters the route's figures.
+        prompt, prompt_version: name and version of the prompt in use: a candidate for "what changed".
+        segment: a slice of the route that is judged by itself, such as a language.
+
+    Raises:
+        ConfigurationError: a name that no route may have, an unknown tier or purpose.
+    """
+    if not isinstance(name, str) or not _ROUTE_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"a route's name is up to 80 of a-z 0-9 . _ / - and starts with a letter or digit, got {name!r}"
+        )
+    if tier is not None and tier not in s.TIERS:
+        raise ConfigurationError(f"route {name!r}: tier is one of {', '.join(s.TIERS)}, got {tier!r}")
+    if purpose not in _PURPOSES:
+        raise ConfigurationError(f"route {name!r}: purpose is one of {', '.join(_PURPOSES)}, got {purpose!r}")
+    base = base_attributes(name, tier, version, purpose)
+    for attribute, value in (
+        (s.GEN_AI_PROMPT_NAME, prompt),
+        (s.GEN_AI_PROMPT_VERSION, prompt_version),
+        (s.TIERLIGHT_SEGMENT, segment),
+    ):
+        if value:
+            base[attribute] = value
+    return Route(RouteSpec(name=name, base=base, provider=provider or "", model=model or ""))

@@ -1,0 +1,43 @@
+"""What the hot path works with: one object that `configure()` builds and a test replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from ._identity import RandomIds, SystemClock
+from ._record import Clock, Ids, Sink
+
+
+@dataclass(slots=True)
+class Runtime:
+    """Everything a call needs at its start and end.
+
+    Args:
+        sample: decides for a call without a parent, by its trace id; None keeps all.
+        follows_parent: whether a call below a span keeps that span's decision instead.
+        chance: where judges draw their share from.
+    """
+
+    sink: Sink
+    clock: Clock = field(default_factory=SystemClock)
+    ids: Ids = field(default_factory=RandomIds)
+    sample: Callable[[int], bool] | None = None
+    follows_parent: bool = True
+    chance: Callable[[], float] = field(default_factory=lambda: Random().random)
+
+
+_active: Runtime | None = None
+
+
+def active() -> Runtime | None:
+    """The runtime in use; None before `configure()` and after it was switched off: every call then just runs."""
+    return _active
+
+
+def activate(runtime: Runtime | None) -> Runtime | None:
+    """Put a runtime to use and give the one that was; calls that are under way end in the one they began in."""
+    global _active
+    previous, _active = _active, runtime
+    return previous

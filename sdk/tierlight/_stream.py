@@ -1,0 +1,366 @@
+"""Following a stream to its true end: exhaustion, error, cancellation, close or garbage collection, once.
+
+A client library's stream object is kept: only the iterator inside it is replaced, so that its type, its
+methods and `with` work as before. A bare iterator is returned as an iterator of ours. Added per chunk: one
+list append and one generator step (0.06 us); only the first and last chunks are kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, Final, ParamSpec
+
+from ._call import Call, Unsampled, enter, leave
+from ._chunks import facts_from_chunks
+from ._guard import guarded
+from ._usage import ResponseFacts, usage_from
+
+P = ParamSpec("P")
+
+HEAD: Final = 6  # model, id, prompt tokens and the start of a refusal
+TAIL: Final = 8  # finish reason and totals, also where a helper adds events of its own
+
+
+class Tap:
+    """The ends of one stream, and its call."""
+
+    __slots__ = ("__weakref__", "_finalizer", "call", "head", "tail")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.head: list[object] = []
+        self.tail: deque[object] = deque(maxlen=TAIL)
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    def begin(self, chunk: object) -> None:
+        """Take one of the first chunks."""
+        if not self.head:
+            self.call.first_chunk()
+        self.head.append(chunk)
+
+    def take(self, chunk: object) -> None:
+        """Take any chunk."""
+        if len(self.head) < HEAD:
+            self.begin(chunk)
+        self.tail.append(chunk)
+
+    def watch(self, stream: object) -> None:
+        """End the call when the stream object is collected, at the latest."""
+        self._finalizer = weakref.finalize(stream, self.abandon)
+
+    def complete(self, result: object = None) -> None:
+        """The stream was read to its end."""
+        self._let_go()
+        facts = self._facts(True)
+        if facts is None and result is not None:
+            facts = usage_from(result)
+        self.call.succeed(facts, result)
+
+    def fail(self, error: BaseException) -> None:
+        """Reading the stream raised."""
+        self._let_go()
+        self.call.fail(error, self._facts(False))
+
+    def abandon(self) -> None:
+        """Nobody reads on."""
+        self._let_go()
+        self.call.abandon(self._facts(False))
+
+    def _let_go(self) -> None:
+        finalizer, self._finalizer = self._finalizer, None
+        if finalizer is not None:
+            finalizer.detach()
+
+    @guarded("read the end of a stream")
+    def _facts(self, is_complete: bool) -> ResponseFacts | None:
+        head, tail = self.head, self.tail
+        self.head, self.tail = [None], deque(maxlen=1)  # the chunks are not needed after this
+        if len(head) < HEAD:
+            return facts_from_chunks(head, is_complete)
+        known = {id(chunk) for chunk in head}
+        return facts_from_chunks([*head, *(one for one in tail if id(one) not in known)], is_complete)
+
+
+# ---- provider streams: no values are sent in ------------------------------------------------------------
+
+
+def tapped(source: Iterator[Any], tap: Tap) -> Generator[Any, None, None]:
+    """The same chunks, with their ends kept."""
+    head, keep = tap.head, tap.tail.append
+    try:
+        for chunk in source:
+            if len(head) < HEAD:
+                tap.begin(chunk)
+            keep(chunk)
+            yield chunk
+    except GeneratorExit:
+        tap.abandon()
+        raise
+    except BaseException as error:
+        tap.fail(error)
+        raise
+    tap.complete()
+
+
+async def tapped_async(source: AsyncIterator[Any], tap: Tap) -> AsyncGenerator[Any, None]:
+    """The same chunks, with their ends kept."""
+    head, keep = tap.head, tap.tail.append
+    try:
+        async for chunk in source:
+            if len(head) < HEAD:
+                tap.begin(chunk)
+            keep(chunk)
+            yield chunk
+    except GeneratorExit:
+        tap.abandon()
+        raise
+    except BaseException as error:
+        tap.fail(error)
+        raise
+    tap.complete()
+
+
+def _hook_close(stream: Any, name: str, tap: Tap) -> None:
+    """Let the stream's own `close` end the call. A weak reference: the hook must not keep the stream alive."""
+    own = getattr(type(stream), name, None)
+    if own is None:
+        return
+    reference = weakref.ref(stream)
+    if inspect.iscoroutinefunction(own):
+
+        @functools.wraps(own)
+        async def close_async() -> Any:
+            try:
+                return await own(reference())
+            finally:
+                tap.abandon()
+
+        setattr(stream, name, close_async)
+    else:
+
+        @functools.wraps(own)
+        def close() -> Any:
+            try:
+                return own(reference())
+            finally:
+                tap.abandon()
+
+        setattr(stream, name, close)
+
+
+class _Proxy:
+    """Stands for an iterator that cannot be changed from inside; everything else passes through to it."""
+
+    __slots__ = ("__weakref__", "_tierlight_stream", "_tierlight_tap")
+
+    def __init__(self, stream: Any, tap: Tap) -> None:
+        object.__setattr__(self, "_tierlight_stream", stream)
+        object.__setattr__(self, "_tierlight_tap", tap)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tierlight_stream, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._tierlight_stream, name, value)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._tierlight_stream)
+
+
+class IteratorProxy(_Proxy):
+    """An iterator of chunks, also usable as a context manager where the original is one."""
+
+    __slots__ = ("_tierlight_chunks",)
+
+    def __init__(self, stream: Any, tap: Tap) -> None:
+        super().__init__(stream, tap)
+        object.__setattr__(self, "_tierlight_chunks", tapped(stream, tap))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._tierlight_chunks  # type: ignore[no-any-return]
+
+    def __next__(self) -> Any:
+        return next(self._tierlight_chunks)
+
+    def __enter__(self) -> Any:
+        self._tierlight_stream.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> Any:
+        try:
+            return self._tierlight_stream.__exit__(*exc)
+        finally:
+            self._tierlight_tap.abandon()
+
+    def close(self) -> Any:
+        """Close the original and end the call."""
+        try:
+            return getattr(self._tierlight_stream, "close", lambda: None)()
+        finally:
+            self._tierlight_tap.abandon()
+
+
+class AsyncIteratorProxy(_Proxy):
+    """An asynchronous iterator of chunks, also usable with `async with` where the original is."""
+
+    __slots__ = ("_tierlight_chunks",)
+
+    def __init__(self, stream: Any, tap: Tap) -> None:
+        super().__init__(stream, tap)
+        object.__setattr__(self, "_tierlight_chunks", tapped_async(stream, tap))
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._tierlight_chunks  # type: ignore[no-any-return]
+
+    async def __anext__(self) -> Any:
+        return await anext(self._tierlight_chunks)
+
+    async def __aenter__(self) -> Any:
+        await self._tierlight_stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> Any:
+        try:
+            return await self._tierlight_stream.__aexit__(*exc)
+        finally:
+            self._tierlight_tap.abandon()
+
+    async def aclose(self) -> Any:
+        """Close the original and end the call."""
+        try:
+            close = getattr(self._tierlight_stream, "aclose", None)
+            return await close() if close is not None else None
+        finally:
+            self._tierlight_tap.abandon()
+
+
+# ---- generators of the user's own: values, exceptions and the return value pass both ways ----------------
+
+
+def relay(
+    source: Generator[Any, Any, Any], tap: Tap | None, inside: Call | Unsampled | None
+) -> Generator[Any, Any, Any]:
+    """Run a generator step by step, each step `inside` of a call where one is given."""
+    advance: Callable[..., Any] = source.__next__
+    argument: tuple[Any, ...] = ()
+    try:
+        while True:
+            if inside is None:
+                item = advance(*argument)
+            else:
+                token = enter(inside)
+                try:
+                    item = advance(*argument)
+                finally:
+                    leave(token)
+            if tap is not None:
+                tap.take(item)
+            try:
+                sent = yield item
+            except GeneratorExit:
+                source.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  thrown in by the consumer: the generator's to handle
+                advance, argument = source.throw, (error,)
+            else:
+                advance, argument = (source.__next__, ()) if sent is None else (source.send, (sent,))
+    except GeneratorExit:
+        if tap is not None:
+            tap.abandon()
+        raise
+    except StopIteration as stop:
+        if tap is not None:
+            tap.complete(stop.value)
+        return stop.value
+    except BaseException as error:
+        if tap is not None:
+            tap.fail(error)
+        raise
+
+
+def relay_async(
+    start: Callable[P, tuple[AsyncGenerator[Any, Any], Tap | None, Call | Unsampled | None]],
+) -> Callable[P, AsyncGenerator[Any, Any]]:
+    """An asynchronous generator function that runs the generator of `start`, each step inside of its call."""
+
+    async def run(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
+        source, tap, inside = start(*args, **kwargs)
+        advance: Callable[..., Any] = source.__anext__
+        argument: tuple[Any, ...] = ()
+        try:
+            while True:
+                if inside is None:
+                    item = await advance(*argument)
+                else:
+                    token = enter(inside)
+                    try:
+                        item = await advance(*argument)
+                    finally:
+                        leave(token)
+                if tap is not None:
+                    tap.take(item)
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    await source.aclose()
+                    raise
+                except BaseException as error:  # noqa: BLE001  thrown in by the consumer: the generator's to handle
+                    advance, argument = source.athrow, (error,)
+                else:
+                    advance, argument = (source.__anext__, ()) if sent is None else (source.asend, (sent,))
+        except GeneratorExit:
+            if tap is not None:
+                tap.abandon()
+            raise
+        except StopAsyncIteration:
+            if tap is not None:
+                tap.complete()
+        except BaseException as error:
+            if tap is not None:
+                tap.fail(error)
+            raise
+
+    return run
+
+
+# ---- what kind of stream is it --------------------------------------------------------------------------
+
+
+def follow(stream: Any, tap: Tap) -> Any:
+    """The stream to give to the user instead, None if this is no stream.
+
+    The user's own object comes back wherever it can be followed from inside.
+    """
+    kind = type(stream)
+    if kind is GeneratorType:
+        followed: Any = relay(stream, tap, None)
+        tap.watch(followed)
+        return followed
+    if kind is AsyncGeneratorType:
+        followed = relay_async(lambda: (stream, tap, None))()
+        tap.watch(followed)
+        return followed
+    if hasattr(kind, "__next__"):
+        wrap, proxy = tapped, IteratorProxy
+    elif hasattr(kind, "__anext__"):
+        wrap, proxy = tapped_async, AsyncIteratorProxy  # type: ignore[assignment]
+    else:
+        return None
+    if hasattr(kind, "fileno") or hasattr(kind, "readline"):
+        return None  # a file is an iterator of lines, and no stream of chunks
+    inner = getattr(stream, "__dict__", {}).get("_iterator")
+    if inner is not None and (hasattr(inner, "__next__") or hasattr(inner, "__anext__")):
+        stream._iterator = wrap(inner, tap)
+        _hook_close(stream, "close", tap)
+        tap.watch(stream)
+        return stream
+    followed = proxy(stream, tap)
+    # Not the proxy: `for chunk in call():` keeps only what `iter()` gave it.
+    tap.watch(followed._tierlight_chunks)
+    return followed
