@@ -1,0 +1,43 @@
+"""Stores of facts and decisions. `open_store` gives the one a URL names; `protocol` says what it promises."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from tierlight._version import __version__
+
+from .files import path_of_url
+from .protocol import Store
+from .sql import SqliteStore
+
+__all__ = ["Store", "open_store"]
+
+
+def open_store(
+    url: str,
+    *,
+    read_only: bool = False,
+    durability: Literal["normal", "full"] = "normal",
+    now_ns: Callable[[], int] = time.time_ns,
+) -> Store:
+    """The store at `sqlite:///relative.db` or `sqlite:////absolute.db`, made or upgraded where needed.
+
+    Open it once per process and share it: it is thread-safe. Only one process may open it for writing; any
+    number may read.
+
+    Args:
+        read_only: opens an existing store beside the process that writes it.
+        durability: "full" syncs the disk at each commit, so that a power cut loses nothing acknowledged;
+            a killed process loses nothing in either case.
+        now_ns: the clock, in nanoseconds since 1970.
+
+    Raises:
+        StoreLocked: another process writes this store.
+        SchemaTooNew: a newer tierlight made it.
+        StoreDamaged: the file is not a readable database; the message says how to save what is in it.
+    """
+    return SqliteStore(
+        path_of_url(url), read_only=read_only, durability=durability, app_version=__version__, now_ns=now_ns
+    )

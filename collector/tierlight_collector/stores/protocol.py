@@ -82,14 +82,14 @@ class FactStore(CallSink, RollupSource, Protocol):
     ) -> CallPage:
         """One page by key, never by offset; unknown values of the sort column come last. Superseded rows are left out."""
 
-    def call(self, trace_id: bytes, span_id: bytes) -> CallRow | None: ...
+    def call(self, trace_id: bytes, span_id: bytes, project: str = ...) -> CallRow | None: ...
 
-    def trace(self, trace_id: bytes, limit: int = 500) -> list[SpanRecord]:
+    def trace(self, trace_id: bytes, limit: int = ..., project: str = ...) -> list[SpanRecord]:
         """The received spans of a trace by start time, LLM or not."""
 
-    def contents(self, trace_id: bytes, span_id: bytes) -> list[ContentRecord]: ...
+    def contents(self, trace_id: bytes, span_id: bytes, project: str = ...) -> list[ContentRecord]: ...
 
-    def routes(self) -> list[RouteInfo]: ...
+    def routes(self, project: str = ...) -> list[RouteInfo]: ...
 
     def call_evidence(self, after: int, limit: int) -> list[CallEvidence]:
         """Calls with arrival number > `after`, in arrival order; all purposes, superseded ones left out."""
@@ -98,6 +98,9 @@ class FactStore(CallSink, RollupSource, Protocol):
         """Scores with arrival number > `after` in the order in which they met their calls."""
 
     def health(self) -> StoreHealth: ...
+
+    def roll_up(self) -> None:
+        """Recount every closed hour that is due now, instead of within the next seconds. Sums never depend on it."""
 
     def backup(self, target: Path) -> None: ...
 

@@ -1,0 +1,401 @@
+"""The transaction that stores a group of requests: what is new, which calls count, under which route.
+
+Per call it costs one look-up of its trace, one row and its share of two compressed blocks. Only calls that have
+relatives are settled by `normalise.resolve`, together with what the store holds of those relatives.
+"""
+
+# ruff: noqa: S608 - only names of our own tables and columns are put into statements; values are bound
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from ..normalise.resolve import (
+    CLOCK_SLACK_NS,
+    RESPONSE_WINDOW_NS,
+    Settled,
+    SpanFacts,
+    SpanKey,
+    facts_of,
+    original,
+    resolve,
+)
+from ..records import HOUR_NS, Appended, Batch, CallRecord, NormalisedSpan
+from . import blocks, callrows, tables
+from .dirty import DirtyHours
+from .intern import Dictionary, Interner
+from .scoring import Scorer
+
+MAX_RELATED: Final = 2_000  # spans of a trace that are settled together
+MAX_LOOK_ALIKES: Final = 20  # among more calls at one moment none is the only match
+LONGEST_CALL_NS: Final = 120 * 1_000_000_000  # how far back a call may have begun that is still running
+_IN: Final = (
+    256  # parameters of one IN list; shorter lists are padded so that SQLite parses the statement once
+)
+
+_T = TypeVar("_T")
+
+_INSERT_CALL: Final = tables.insert(tables.Call)
+_INSERT_SPAN: Final = tables.insert(tables.Span)
+_INSERT_SPAN_BLOCK: Final = tables.insert(tables.SpanBlock)
+_INSERT_CONTENT_BLOCK: Final = tables.insert(tables.ContentBlock)
+_MARKS: Final = ", ".join("?" * _IN)
+
+
+@dataclass(slots=True)
+class _New:
+    """A span that is not stored yet."""
+
+    seq: int
+    project_id: int
+    span: NormalisedSpan
+    call: CallRecord | None
+    superseded_by: int | None = None
+    taken: str | None = None
+
+
+@dataclass(slots=True)
+class _Stored:
+    """A span that is stored and related to a new one."""
+
+    seq: int
+    project_id: int
+    facts: SpanFacts
+    call: CallRecord | None  # as it counts now, while `facts.call` is as it was read
+    superseded_by: int | None = None
+    taken: str | None = None
+
+
+class Appender:
+    """Stores groups inside the writer's open transaction. After a rollback call `forget`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._interner = Interner(connection)
+        self._dictionary = Dictionary()
+        self.dirty = DirtyHours(connection)
+        self.scorer = Scorer(connection, self._interner, self.dirty)
+        self.forget()
+
+    def forget(self) -> None:
+        """Read anew what is kept in memory of the database."""
+        self._interner.forget()
+        self._dictionary = Dictionary()
+        self.dirty.forget()
+        self.scorer.forget()
+        counters = dict(self._connection.execute("SELECT name, n FROM counters"))
+        self._next_seq: int = counters.get("next_seq", 1)
+        self._scopes: dict[str, set[str]] = defaultdict(set)
+        for service_name, scope in self._connection.execute(
+            "SELECT DISTINCT service_name, scope FROM call_origins"
+        ):
+            self._scopes[service_name].add(scope)
+
+    def store(self, group: Sequence[Batch], now_ns: int) -> list[Appended]:
+        """Insert what is new; gives what became of each request. Raises what SQLite raises: then roll back."""
+        self.dirty.now_ns = now_ns
+        new, results = self._new_spans(group)
+        if new:
+            self._settle(new)
+            self._insert(new)
+        scored = self.scorer.store(group, {(item.span.span.trace_id, item.span.span.span_id) for item in new})
+        self._forward(group, now_ns)
+        appended = [
+            Appended(accepted + scores, duplicates)
+            for (accepted, duplicates), scores in zip(results, scored, strict=True)
+        ]
+        self._count(
+            next_seq=self._next_seq,
+            spans=len(new),
+            calls=sum(item.call is not None for item in new),
+            duplicates=sum(each.duplicates for each in appended),
+            scores=sum(scored),
+        )
+        return appended
+
+    # ---- what is new ------------------------------------------------------------------------------------
+
+    def _new_spans(self, group: Sequence[Batch]) -> tuple[list[_New], list[tuple[int, int]]]:
+        traces = {each.span.trace_id for batch in group for each in batch.spans}
+        known = self._stored_keys(traces)
+        new: list[_New] = []
+        results: list[tuple[int, int]] = []
+        seq = self._next_seq
+        for batch in group:
+            project_id = self._interner.project(batch.project)
+            before = len(new)
+            for each in batch.spans:
+                key = (each.span.trace_id, each.span.span_id, project_id)
+                if key in known:
+                    continue
+                known.add(key)
+                new.append(_New(seq, project_id, each, each.call))
+                seq += 1
+            accepted = len(new) - before
+            results.append((accepted, len(batch.spans) - accepted))
+        self._next_seq = seq
+        return new, results
+
+    def _stored_keys(self, traces: Iterable[bytes]) -> set[tuple[bytes, bytes, int]]:
+        found: set[tuple[bytes, bytes, int]] = set()
+        for chunk in _padded(traces):
+            for table in ("calls", "spans"):
+                found.update(
+                    self._connection.execute(
+                        f"SELECT trace_id, span_id, project_id FROM {table} WHERE trace_id IN ({_MARKS})",
+                        chunk,
+                    )
+                )
+        self._stored_traces = {(trace_id, project_id) for trace_id, _, project_id in found}
+        return found
+
+    # ---- which calls count, under which route -----------------------------------------------------------
+
+    def _settle(self, new: Sequence[_New]) -> None:
+        by_trace: dict[tuple[bytes, int], list[_New]] = defaultdict(list)
+        for item in new:
+            by_trace[item.span.span.trace_id, item.project_id].append(item)
+            if item.call is not None:
+                self._scopes[item.call.service_name].add(item.call.scope)
+        related: dict[int, list[_New]] = defaultdict(list)
+        for (trace_id, project_id), items in by_trace.items():
+            if len(items) == 1 and (trace_id, project_id) not in self._stored_traces:
+                call = items[0].call
+                if call is None or len(self._scopes[call.service_name]) == 1:
+                    continue
+            related[project_id] += items
+        for project_id, items in related.items():
+            self._settle_project(project_id, items, new)
+
+    def _settle_project(self, project_id: int, items: Sequence[_New], new: Sequence[_New]) -> None:
+        fresh = {
+            (item.span.span.trace_id, item.span.span.span_id): item
+            for item in new
+            if item.project_id == project_id
+        }
+        traces = {item.span.span.trace_id for item in items}
+        stored = self._related(project_id, traces, items)
+        traces |= {key[0] for key in stored}
+        facts = [facts_of(item.span) for key, item in fresh.items() if key[0] in traces]
+        facts += [each.facts for each in stored.values()]
+        if not any(fact.call for fact in facts):
+            return
+        seqs = {key: each.seq for key, each in stored.items()}
+        seqs |= {key: item.seq for key, item in fresh.items()}
+        for key, verdict in resolve(facts).items():
+            superseded_by = seqs[verdict.superseded_by] if verdict.superseded_by else None
+            taken = ",".join(verdict.taken) or None
+            item = fresh.get(key)
+            if item is not None:
+                assert item.call is not None
+                item.call = _settled(item.call, verdict)
+                item.superseded_by, item.taken = superseded_by, taken
+            else:
+                self._update(stored[key], verdict, superseded_by, taken)
+
+    def _related(self, project_id: int, traces: set[bytes], items: Sequence[_New]) -> dict[SpanKey, _Stored]:
+        """What the store holds of these traces, of calls that may be the same as these, and of their traces."""
+        stored = {each.facts.key: each for each in self._spans_of(project_id, traces)}
+        asked = set(traces)
+        calls = [item.call for item in items if item.call is not None]
+        while calls:
+            suspects = self._look_alikes(project_id, calls)
+            further = {trace_id for trace_id, _ in suspects} - asked
+            asked |= further
+            found = self._spans_of(project_id, further)
+            stored |= {each.facts.key: each for each in found}
+            calls = [each.facts.call for each in found if each.facts.call is not None]
+        return stored
+
+    def _look_alikes(self, project_id: int, calls: Sequence[CallRecord]) -> set[SpanKey]:
+        """Stored calls that share a response id with one of these, or its time where an id is missing."""
+        found: set[SpanKey] = set()
+        for call in calls:
+            if len(self._scopes[call.service_name]) < 2:
+                continue
+            if call.response_id:
+                found.update(
+                    self._connection.execute(
+                        "SELECT trace_id, span_id FROM calls WHERE substr(response_id, -8) = substr(?1, -8)"
+                        " AND response_id = ?1 AND project_id = ?2 AND start_ns BETWEEN ?3 AND ?4",
+                        (
+                            call.response_id,
+                            project_id,
+                            call.start_ns - RESPONSE_WINDOW_NS,
+                            call.start_ns + RESPONSE_WINDOW_NS,
+                        ),
+                    )
+                )
+            # Only a pair of which one has no id is matched by time; calls without one have an index of their own.
+            anonymous = "AND c.response_id IS NULL" if call.response_id else ""
+            found.update(
+                self._connection.execute(
+                    "SELECT c.trace_id, c.span_id FROM calls c JOIN call_origins o ON o.id = c.origin_id"
+                    " WHERE c.start_ns BETWEEN ?1 AND ?2 AND c.start_ns + ifnull(c.duration_ns, 0) >= ?3"
+                    f" AND c.project_id = ?4 AND o.service_name = ?5 AND o.scope <> ?6 {anonymous} LIMIT ?7",
+                    (
+                        call.start_ns - LONGEST_CALL_NS,
+                        call.start_ns + (call.duration_ns or 0) + CLOCK_SLACK_NS,
+                        call.start_ns - CLOCK_SLACK_NS,
+                        project_id,
+                        call.service_name,
+                        call.scope,
+                        MAX_LOOK_ALIKES,
+                    ),
+                )
+            )
+        return found
+
+    def _spans_of(self, project_id: int, traces: Iterable[bytes]) -> list[_Stored]:
+        found: list[_Stored] = []
+        connection, dictionary = self._connection, self._dictionary
+        for chunk in _padded(traces):
+            for row in connection.execute(
+                f"{callrows.SELECT} WHERE c.trace_id IN ({_MARKS}) AND c.project_id = ? LIMIT ?",
+                (*chunk, project_id, MAX_RELATED * _IN),
+            ):
+                call = callrows.call_of_row(connection, row, dictionary)
+                taken = row[callrows.TAKEN]
+                as_read = original(call, taken.split(",")) if taken else call
+                facts = SpanFacts(
+                    call.trace_id,
+                    call.span_id,
+                    call.parent_span_id,
+                    "call",
+                    call.scope,
+                    dictionary.hints(connection, row[callrows.HINT_ID]),
+                    as_read,
+                )
+                found.append(
+                    _Stored(row[callrows.SEQ], project_id, facts, call, row[callrows.SUPERSEDED_BY], taken)
+                )
+            for seq, trace_id, span_id, parent_span_id, role, hint_id in connection.execute(
+                "SELECT seq, trace_id, span_id, parent_span_id, role, hint_id FROM spans"
+                f" WHERE trace_id IN ({_MARKS}) AND project_id = ? LIMIT ?",
+                (*chunk, project_id, MAX_RELATED * _IN),
+            ):
+                hints = dictionary.hints(connection, hint_id)
+                facts = SpanFacts(trace_id, span_id, parent_span_id, role, "", hints)
+                found.append(_Stored(seq, project_id, facts, None))
+        return found
+
+    def _update(
+        self, stored: _Stored, verdict: Settled, superseded_by: int | None, taken: str | None
+    ) -> None:
+        assert stored.facts.call is not None
+        call = _settled(stored.facts.call, verdict)
+        if (call, superseded_by, taken) == (stored.call, stored.superseded_by, stored.taken):
+            return
+        hint_id = self._interner.hints(stored.facts.hints)
+        row = callrows.row_of_call(
+            stored.seq, stored.project_id, call, hint_id, self._interner, superseded_by, taken
+        )
+        self._connection.execute(tables.insert(tables.Call, "REPLACE"), row)
+        self.dirty.mark(call.start_ns // HOUR_NS)
+        if superseded_by is not None and superseded_by != stored.superseded_by:
+            self.scorer.move(stored.seq, superseded_by)
+
+    # ---- the rows ---------------------------------------------------------------------------------------
+
+    def _insert(self, new: Sequence[_New]) -> None:
+        calls, spans = [], []
+        interner, connection = self._interner, self._connection
+        for item in new:
+            hint_id = interner.hints(item.span.hints)
+            if item.call is not None:
+                calls.append(
+                    callrows.row_of_call(
+                        item.seq,
+                        item.project_id,
+                        item.call,
+                        hint_id,
+                        interner,
+                        item.superseded_by,
+                        item.taken,
+                    )
+                )
+                self.dirty.mark(item.call.start_ns // HOUR_NS)
+            else:
+                span = item.span.span
+                spans.append(
+                    (
+                        item.seq,
+                        item.project_id,
+                        span.trace_id,
+                        span.span_id,
+                        span.parent_span_id,
+                        item.span.role,
+                        hint_id,
+                        span.start_ns,
+                        span.end_ns,
+                    )
+                )
+        if calls:
+            connection.executemany(_INSERT_CALL, calls)
+        if spans:
+            connection.executemany(_INSERT_SPAN, spans)
+        for chunk in _chunks(new, blocks.MAX_ITEMS):
+            body = blocks.pack([blocks.span_item(item.seq, item.span.span) for item in chunk])
+            connection.execute(_INSERT_SPAN_BLOCK, _block_row(chunk, body))
+        for chunk in _chunks([item for item in new if item.span.contents], blocks.MAX_ITEMS):
+            body = blocks.pack([blocks.content_item(item.seq, item.span.contents) for item in chunk])
+            connection.execute(_INSERT_CONTENT_BLOCK, _block_row(chunk, body))
+        self.scorer.note_calls(
+            (item.seq, item.call, item.span.span.attributes) for item in new if item.call is not None
+        )
+        for item in new:
+            if item.superseded_by is not None:
+                self.scorer.move(item.seq, item.superseded_by)
+
+    def _forward(self, group: Sequence[Batch], now_ns: int) -> None:
+        waiting = [
+            (
+                batch.forward_signal,
+                batch.forward,
+                len(batch.forward),
+                len(batch.spans) or len(batch.scores),
+                now_ns,
+            )
+            for batch in group
+            if batch.forward
+        ]
+        if waiting:
+            self._connection.executemany(
+                "INSERT INTO outbox (signal, payload, nbytes, spans, created_ns) VALUES (?, ?, ?, ?, ?)",
+                waiting,
+            )
+
+    def _count(self, next_seq: int, **added: int) -> None:
+        rows: list[tuple[str, int, int | None]] = [("next_seq", next_seq, next_seq)]
+        rows += [(name, n, None) for name, n in added.items() if n]
+        self._connection.executemany(
+            "INSERT INTO counters (name, n) VALUES (?1, ?2)"
+            " ON CONFLICT (name) DO UPDATE SET n = ifnull(?3, counters.n + excluded.n)",
+            rows,
+        )
+
+
+def _settled(call: CallRecord, verdict: Settled) -> CallRecord:
+    if verdict.taken:
+        call = replace(call, **verdict.taken)
+    return callrows.with_verdict(call, verdict.route, verdict.route_source, verdict.flags)
+
+
+def _block_row(items: Sequence[_New], body: bytes) -> tuple[Any, ...]:
+    times = [item.span.span.start_ns for item in items]
+    return items[0].seq, items[-1].seq, len(items), min(times), max(times), body
+
+
+def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _padded(values: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The values in lists of exactly `_IN`, the last one repeated as often as it takes."""
+    for chunk in _chunks(list(values), _IN):
+        yield [*chunk, *[chunk[-1]] * (_IN - len(chunk))]

@@ -1,0 +1,299 @@
+"""The SQLite store: facts, decisions and the forwarding queue in one file, written by one thread."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from ..errors import StoreBusy, StoreError
+from ..records import (
+    HOUR_NS,
+    Appended,
+    Batch,
+    CallEvidence,
+    CallPage,
+    CallRow,
+    ContentRecord,
+    Cursor,
+    Dim,
+    Filters,
+    Rollup,
+    RouteInfo,
+    ScoreEvidence,
+    ScoreRecord,
+    SpanRecord,
+    StoreHealth,
+    TimeRange,
+)
+from . import migrations, reading, sums
+from .backup import back_up
+from .decisions import Decisions
+from .files import DirectoryLock, ReaderPool, connect_reader, connect_writer
+from .intern import SERIES_FIELDS, Dictionary
+from .outbox import OutboxTables
+from .protocol import Order
+from .recount import roll_up
+from .writer import Chore, Writer
+
+T = TypeVar("T")
+
+_EVERYTHING: Final = Filters()
+APPEND_TIMEOUT_S: Final = 120.0
+
+
+class SqliteStore(Decisions, OutboxTables):
+    """A Store in one SQLite file. Thread-safe; one per process and file."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        durability: Literal["normal", "full"] = "normal",
+        app_version: str = "",
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.path = path.absolute()
+        self._clock = now_ns
+        self._writer: Writer | None = None
+        self._lock: DirectoryLock | None = None
+        if read_only:
+            self._open_to_read()
+        else:
+            self._open_to_write(durability, app_version)
+        self._readers = ReaderPool(self.path)
+        self._dictionary = Dictionary()
+
+    def _open_to_read(self) -> None:
+        if not self.path.exists():
+            raise StoreError(
+                f"there is no store at {self.path} yet: start tierlight up, or name another --store"
+            )
+        connection = connect_reader(self.path)
+        try:
+            version = migrations.check(connection, self.path)
+        finally:
+            connection.close()
+        if version < len(migrations.STEPS):
+            raise StoreError(
+                f"{self.path} has schema {version}, this tierlight needs {len(migrations.STEPS)}:"
+                " start tierlight up once, it upgrades the file and keeps a copy"
+            )
+
+    def _open_to_write(self, durability: str, app_version: str) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = DirectoryLock(self.path.parent)
+        try:
+            connection = connect_writer(self.path, durability=durability)
+            try:
+                migrations.migrate(connection, self.path, now_ns=self._clock(), app_version=app_version)
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+        self._writer = Writer(connection, now_ns=self._clock)
+        self._writer.add_chore(Chore("rollups", 10.0, roll_up(self._writer)))
+        self._writer.start()
+
+    # ---- what the halves need ---------------------------------------------------------------------------
+
+    def _read(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._readers.snapshot()
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise StoreError(f"{self.path} is open for reading only: do this in the process that writes it")
+        return self._writer
+
+    def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        return self._writing().ask(job).result(APPEND_TIMEOUT_S)
+
+    def _now_ns(self) -> int:
+        return self._clock()
+
+    # ---- in ---------------------------------------------------------------------------------------------
+
+    def submit(self, batch: Batch) -> Future[Appended]:
+        """Queue the batch; the future resolves after COMMIT. Raises StoreBusy at once when the queue is full."""
+        return self._writing().submit(batch)
+
+    def append(self, batch: Batch) -> Appended:
+        """Store the batch; durable on return. The same batch again adds nothing."""
+        try:
+            return self.submit(batch).result(APPEND_TIMEOUT_S)
+        except TimeoutError as error:
+            raise StoreBusy("the store did not commit in time: send it again", retry_after_s=5) from error
+
+    def add_scores(self, scores: Sequence[ScoreRecord]) -> int:
+        """Store scores that came by the API; gives the number accepted."""
+        return self.append(Batch(scores=tuple(scores), arrived_ns=self._clock())).accepted
+
+    # ---- sums -------------------------------------------------------------------------------------------
+
+    def rollups(
+        self, when: TimeRange, group_by: tuple[Dim, ...] = (), where: Filters = _EVERYTHING
+    ) -> list[Rollup]:
+        """One rollup per combination of the group-by dimensions that occurs, exact at every moment."""
+        return [rollup for _, rollup in self._sums([(when.start_ns, when.end_ns, None)], group_by, where)]
+
+    def series(
+        self,
+        when: TimeRange,
+        step: Literal["hour", "day"],
+        tz: str = "UTC",
+        group_by: tuple[Dim, ...] = (),
+        where: Filters = _EVERYTHING,
+    ) -> list[tuple[datetime, Rollup]]:
+        """Rollups per hour or per local day of the zone `tz` (23 and 25 hour days are right), oldest first."""
+        zone = ZoneInfo(tz)
+        with self._read() as connection:
+            oldest, newest = sums.extent(connection)
+        if oldest is None or newest is None:
+            return []
+        start_ns = max(when.start_ns, oldest)
+        end_ns = min(when.end_ns, newest + HOUR_NS)
+        return self._sums(list(_local_cuts(start_ns, end_ns, step, zone)), group_by, where)
+
+    def _sums(
+        self, cuts: Sequence[tuple[int, int, Any]], group_by: tuple[Dim, ...], where: Filters
+    ) -> list[tuple[Any, Rollup]]:
+        at = [SERIES_FIELDS.index(dim) for dim in group_by]
+        with self._read() as connection:
+            chosen = reading.series_of(connection, self._dictionary, where)
+            keys = {series_id: tuple(values[i] for i in at) for series_id, values in chosen.items()}
+            found = sums.sum_range(connection, self._dictionary, cuts, keys)
+        made = [(label, cell.rollup(key)) for label, key, cell in found]
+        return sorted(made, key=lambda each: (each[0] or datetime.min.replace(tzinfo=UTC), each[1].key))
+
+    # ---- out --------------------------------------------------------------------------------------------
+
+    def calls(
+        self,
+        where: Filters = _EVERYTHING,
+        *,
+        after: Cursor | None = None,
+        limit: int = 50,
+        order: Order = "time",
+        descending: bool = True,
+    ) -> CallPage:
+        """One page by key, never by offset; unknown values of the sort column come last."""
+        with self._read() as connection:
+            return reading.page_of_calls(connection, self._dictionary, where, after, limit, order, descending)
+
+    def call(self, trace_id: bytes, span_id: bytes, project: str = "default") -> CallRow | None:
+        with self._read() as connection:
+            return reading.one_call(connection, self._dictionary, trace_id, span_id, project)
+
+    def trace(self, trace_id: bytes, limit: int = 500, project: str = "default") -> list[SpanRecord]:
+        """The received spans of a trace by start time, LLM or not."""
+        with self._read() as connection:
+            return reading.trace(connection, trace_id, project, limit)
+
+    def contents(self, trace_id: bytes, span_id: bytes, project: str = "default") -> list[ContentRecord]:
+        with self._read() as connection:
+            return reading.contents(connection, trace_id, span_id, project)
+
+    def routes(self, project: str = "default") -> list[RouteInfo]:
+        """Every route of production calls that was ever seen, the busiest first."""
+        counts = {
+            rollup.key[0]: rollup.calls
+            for rollup in self.rollups(TimeRange(0, 2**63 - 1), ("route",), Filters(project=project))
+        }
+        with self._read() as connection:
+            ends = reading.route_ends(connection, self._dictionary, project)
+        found = [
+            RouteInfo(route, first_ns, last_ns, counts.get(route, 0), tier)
+            for route, (first_ns, last_ns, tier) in ends.items()
+            if counts.get(route)
+        ]
+        return sorted(found, key=lambda info: (-info.calls, info.route))
+
+    def call_evidence(self, after: int, limit: int) -> list[CallEvidence]:
+        """Calls with arrival number > `after`, in arrival order; all purposes, superseded ones left out."""
+        with self._read() as connection:
+            return reading.call_evidence(connection, self._dictionary, after, limit)
+
+    def score_evidence(self, after: int, limit: int) -> list[ScoreEvidence]:
+        """Scores with arrival number > `after` in the order in which they met their calls."""
+        with self._read() as connection:
+            return reading.score_evidence(connection, self._dictionary, after, limit)
+
+    # ---- keeping house ----------------------------------------------------------------------------------
+
+    def roll_up(self) -> None:
+        """Recount every hour that is due now, instead of within the next seconds."""
+        writer = self._writing()
+        run = roll_up(writer)
+
+        def job(connection: sqlite3.Connection) -> None:
+            while run(connection, self._clock()):
+                pass
+
+        writer.ask(job, in_transaction=False).result(APPEND_TIMEOUT_S)
+
+    def health(self) -> StoreHealth:
+        with self._read() as connection:
+            counters = dict(connection.execute("SELECT name, n FROM counters").fetchall())
+            calls = connection.execute("SELECT count(*) FROM calls").fetchone()[0]
+            version = migrations.version_of(connection)
+        counters.pop("next_seq", None)
+        times = self._writer.commit_ms() if self._writer else []
+        wal = self.path.with_name(self.path.name + "-wal")
+        return StoreHealth(
+            state=self._writer.state if self._writer else "ok",
+            schema_version=version,
+            calls=calls,
+            db_bytes=self.path.stat().st_size,
+            wal_bytes=wal.stat().st_size if wal.exists() else 0,
+            queue_bytes=self._writer.queued_bytes if self._writer else 0,
+            commit_p50_ms=times[len(times) // 2] if times else None,
+            commit_p99_ms=times[min(len(times) - 1, len(times) * 99 // 100)] if times else None,
+            counters=counters,
+            last_error=self._writer.last_error if self._writer else "",
+        )
+
+    def schema_version(self) -> int:
+        with self._read() as connection:
+            return migrations.version_of(connection)
+
+    def backup(self, target: Path) -> None:
+        """Write a consistent copy to a new file, without stopping ingest."""
+        back_up(self.path, target)
+
+    def close(self) -> None:
+        """Commit what is queued, checkpoint, release the directory. May be called again."""
+        if self._writer is not None:
+            self._writer.close()
+        self._readers.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _local_cuts(
+    start_ns: int, end_ns: int, step: Literal["hour", "day"], zone: ZoneInfo
+) -> Iterator[tuple[int, int, datetime]]:
+    """Hours of UTC or days of the zone that touch [start_ns, end_ns), cut at its ends, with their first moment."""
+    if step == "hour":
+        at = start_ns
+        while at < end_ns:
+            end = min((at // HOUR_NS + 1) * HOUR_NS, end_ns)
+            yield at, end, datetime.fromtimestamp(at // HOUR_NS * 3600, UTC).astimezone(zone)
+            at = end
+        return
+    at = start_ns
+    while at < end_ns:
+        local = datetime.fromtimestamp(at // 1_000_000_000, zone)
+        midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+        following = (midnight.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=zone)
+        end = min(int(following.timestamp()) * 1_000_000_000, end_ns)
+        yield at, end, midnight
+        at = end
