@@ -328,6 +328,33 @@ class CallRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CostChange:
+    """What a stored call costs by another price book; its old cost goes to the history."""
+
+    seq: int
+    cost_nusd: int | None
+    cost_input_nusd: int | None
+    cost_cached_nusd: int | None
+    cost_cache_write_nusd: int | None
+    cost_output_nusd: int | None
+    cost_source: str
+    price_version: str
+    unpriced_reason: str
+    is_estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PastCost:
+    """What a call was taken to cost until `changed_ns`."""
+
+    changed_ns: int
+    cost_nusd: int | None
+    cost_source: str
+    price_version: str
+    unpriced_reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """Where a page ended: the sort value and the arrival number of its last row."""
 

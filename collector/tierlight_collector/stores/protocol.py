@@ -26,9 +26,11 @@ from ..records import (
     CallPage,
     CallRow,
     ContentRecord,
+    CostChange,
     Cursor,
     Dim,
     Filters,
+    PastCost,
     Rollup,
     RouteInfo,
     ScoreEvidence,
@@ -96,6 +98,15 @@ class FactStore(CallSink, RollupSource, Protocol):
 
     def score_evidence(self, after: int, limit: int) -> list[ScoreEvidence]:
         """Scores with arrival number > `after` in the order in which they met their calls."""
+
+    def reprice(self, changes: Sequence[CostChange]) -> int:
+        """Write the new costs in one transaction, keep the old ones as history; gives the number of calls changed.
+
+        Sums are right at once. A call that has gone meanwhile is passed over.
+        """
+
+    def cost_history(self, trace_id: bytes, span_id: bytes) -> list[PastCost]:
+        """What the call was taken to cost before it was priced again, oldest first."""
 
     def health(self) -> StoreHealth: ...
 
