@@ -18,6 +18,9 @@ from tierlight.pricing import Cost, PriceBook, Usage
 from .records import CallRecord
 
 STATED: Final = frozenset({"caller", "provider", "cache"})
+PRICE_ESTIMATED: Final = (
+    "price_estimated"  # a flag of calls priced by a table without history, or by one assumed query
+)
 
 
 class Costing:
@@ -73,6 +76,8 @@ class Costing:
             if call.cost_nusd is not None and call.cost_nusd != priced.nusd:
                 columns["wire_cost_nusd"] = call.cost_nusd
                 columns["wire_cost_source"] = call.cost_source
+            if priced.estimated and PRICE_ESTIMATED not in call.flags:
+                columns["flags"] = (*call.flags, PRICE_ESTIMATED)
             return columns
         if call.cost_nusd is not None:
             return {}

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from ..costing import PRICE_ESTIMATED
 from ..records import HOUR_NS, CallRecord, CostChange, PastCost
 from . import tables
 from .dirty import DirtyHours
 from .intern import Dictionary, Interner
 
-PRICE_ESTIMATED: Final = "price_estimated"
 _NO_CALL: Final = CallRecord(
     trace_id=b"",
     span_id=b"",
@@ -91,9 +91,7 @@ def reprice(
     return changed
 
 
-def history(
-    connection: sqlite3.Connection, trace_id: bytes, span_id: bytes, project: str
-) -> list[PastCost]:
+def history(connection: sqlite3.Connection, trace_id: bytes, span_id: bytes, project: str) -> list[PastCost]:
     """The past costs of a call, oldest first."""
     return [
         PastCost(*row)
