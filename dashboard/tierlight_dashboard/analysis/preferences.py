@@ -1,0 +1,93 @@
+"""What people set on the settings page, read from the store's settings; pages, watch and report read it here.
+
+A stored value that cannot be read counts as not set: the settings page checks before it saves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """Money is shown in `currency` (`per_usd` units for a dollar); shares are 0..1; None is "not set"."""
+
+    currency: str = "USD"
+    symbol: str = "$"
+    per_usd: float = 1.0
+    rate_date: str = ""
+    zone: str = "UTC"
+    baseline_model: str = ""  # "" = the dearest flagship in use
+    month_budget_nusd: int | None = None
+    floor: float | None = None
+    margin: float | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
+    margins: Mapping[str, float] = field(default_factory=dict)
+    gate_scores: Mapping[str, str] = field(default_factory=dict)
+    owners: Mapping[str, str] = field(default_factory=dict)
+    trace_url: str = ""
+    keys: bool = True
+
+    def floor_of(self, route: str) -> float | None:
+        """The agreed quality floor of a route, else the common one."""
+        return self.floors.get(route, self.floor)
+
+    def margin_of(self, route: str) -> float | None:
+        """How much worse a stand-in may be on a route, else the common margin."""
+        return self.margins.get(route, self.margin)
+
+
+def share(text: str) -> float | None:
+    """A share from "0.88", "88%" or "88"; None when it is none of these or outside 0..1.
+
+    >>> share("88 %"), share("0.88"), share("1.2")
+    (0.88, 0.88, None)
+    """
+    plain = text.strip().removesuffix("%").strip()
+    try:
+        value = float(plain)
+    except ValueError:
+        return None
+    if text.strip().endswith("%") or value > 2:
+        value /= 100
+    return value if math.isfinite(value) and 0 <= value <= 1 else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def preferences(settings: Mapping[str, str]) -> Preferences:
+    """The preferences in the store's settings; `name:<route>` holds a route's own value."""
+
+    def by_route(name: str) -> dict[str, str]:
+        return {k.partition(":")[2]: v for k, v in settings.items() if k.startswith(name + ":") and v}
+
+    def shares(name: str) -> dict[str, float]:
+        return {k: s for k, v in by_route(name).items() if (s := share(v)) is not None}
+
+    budget = _number(settings.get("budget.month_usd"))
+    rate = _number(settings.get("currency.per_usd"))
+    return Preferences(
+        currency=settings.get("currency.code") or "USD",
+        symbol=settings.get("currency.symbol") or "$",
+        per_usd=rate or 1.0,
+        rate_date=settings.get("currency.date", ""),
+        zone=settings.get("zone") or "UTC",
+        baseline_model=settings.get("baseline.model", ""),
+        month_budget_nusd=None if budget is None else round(budget * 1e9),
+        floor=share(settings.get("floor", "")),
+        margin=share(settings.get("margin", "")),
+        floors=shares("floor"),
+        margins=shares("margin"),
+        gate_scores=by_route("gate_score"),
+        owners=by_route("owner"),
+        trace_url=settings.get("trace_url", ""),
+        keys=settings.get("keys") != "off",
+    )

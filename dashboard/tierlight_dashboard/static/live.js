@@ -1,0 +1,19 @@
+// The live tail: at most 200 rows, and none added while it is held or being read.
+(() => {
+  "use strict";
+  const body = document.body, rows = document.getElementById("rows");
+  const button = document.querySelector("[data-pause]"), state = document.getElementById("live-state"), tally = document.getElementById("live-count");
+  let held = false, hovered = false, skipped = 0;
+  const reading = () => held || hovered || rows.contains(document.activeElement);
+  const show = () => { button.textContent = held ? "Resume (Space)" : "Pause (Space)"; button.setAttribute("aria-pressed", held); };
+  const connected = on => { state.className = on ? "dotok" : "dotoff"; state.textContent = on ? "connected" : "reconnecting"; };
+  button.addEventListener("click", () => { held = !held; show(); });
+  rows.addEventListener("mouseenter", () => { hovered = true; });
+  rows.addEventListener("mouseleave", () => { hovered = false; });
+  body.addEventListener("htmx:sse:before:message", e => { if (reading()) { e.preventDefault(); skipped += 1; } });
+  body.addEventListener("htmx:sse:after:message", () => { while (rows.children.length > 200) rows.lastElementChild.remove(); });
+  body.addEventListener("htmx:sse:after:connection", () => connected(true));
+  body.addEventListener("htmx:sse:error", () => connected(false));
+  setInterval(() => { tally.textContent = `${rows.children.length} calls shown${skipped ? `, ${skipped} updates held back while reading` : ""}`; }, 10000);
+  show();
+})();

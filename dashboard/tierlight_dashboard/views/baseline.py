@@ -1,0 +1,52 @@
+"""The model that savings are counted against, and the price of a call on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tierlight.pricing import Cost, Usage
+from tierlight_collector.records import Rollup
+
+from ..analysis.spend import Realised, realised
+from .site import Site
+
+
+def baseline_of(site: Site, parts: Sequence[Rollup]) -> tuple[str, str] | None:
+    """(provider, model) of the baseline: the one that was set, else the dearest priced flagship in use.
+
+    `parts` are rollups by (route, provider, model, tier). None when no flagship was ever used and none was set.
+    """
+    chosen = site.preferences().baseline_model
+    if chosen:
+        provider, _, model = chosen.partition(":")
+        return (provider, model) if model else _seen(parts, chosen)
+    flagships = [
+        p for p in parts if p.key[3] in ("flagship", "reasoning") and p.calls > p.unpriced and p.output_tokens
+    ]
+    if not flagships:
+        return None
+    dearest = max(flagships, key=lambda p: (p.cost_nusd / (p.input_tokens + p.output_tokens), p.key))
+    return dearest.key[1], dearest.key[2]
+
+
+def _seen(parts: Sequence[Rollup], model: str) -> tuple[str, str]:
+    return next(((p.key[1], p.key[2]) for p in parts if p.key[2] == model), ("", model))
+
+
+def saved(site: Site, parts: Sequence[Rollup], at_ns: int) -> Realised | None:
+    """What was saved against sending every comparable call to the baseline; None without a priced baseline."""
+    baseline = baseline_of(site, parts)
+    if baseline is None:
+        return None
+    provider, model = baseline
+
+    def price(input_tokens: float, cached: float, output_tokens: float) -> float | None:
+        usage = Usage(
+            input_tokens=round(input_tokens),
+            cached_input_tokens=round(cached),
+            output_tokens=round(output_tokens),
+        )
+        cost = site.book.price(usage, provider, model, at_ns)
+        return float(cost.nusd) if isinstance(cost, Cost) else None
+
+    return realised(((part.key[3], part) for part in parts), model, price)

@@ -1,0 +1,229 @@
+"""The first screen: what is spent, what can be saved safely, what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from tierlight_collector.decisions import Alert, Recommendation
+from tierlight_collector.records import Rollup
+from tierlight_collector.rollup import percentile
+
+from ..analysis.spend import Forecast, Realised, forecast
+from . import charts, fmt, markers
+from .baseline import saved
+from .buckets import Buckets, buckets
+from .routetable import RouteRow, daily_costs, rate, route_rows, total
+from .site import Formats, Panel, Site
+from .urlstate import State
+
+MOST = 5
+TOP_ROUTES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Kpis:
+    sums: Rollup
+    before: Rollup | None  # None: the data does not reach that far back
+    forecast: Forecast | None
+    saved: Realised | None
+    ready: tuple[Recommendation, ...]
+    waiting: int  # proposals that need data
+    p95: float | None
+    error_rate: float | None
+
+    @property
+    def cost(self) -> int | None:
+        return None if self.sums.calls and self.sums.unpriced == self.sums.calls else self.sums.cost_nusd
+
+    @property
+    def change(self) -> str:
+        return fmt.UNKNOWN if self.before is None else fmt.change(self.sums.cost_nusd, self.before.cost_nusd)
+
+    def available(self, end: str) -> int:
+        return sum(getattr(r, f"saving_{end}nusd") or 0 for r in self.ready)
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    chart: charts.Chart
+    rows: list[tuple[str, ...]]
+    layers: list[charts.Layer]
+    marks: list[charts.Mark]
+
+
+class Overview:
+    """The page's parts; each is worked out when the template asks for it."""
+
+    def __init__(self, site: Site, state: State, formats: Formats) -> None:
+        self.site, self.state, self.f = site, state, formats
+
+    @cached_property
+    def _parts(self) -> list[Rollup]:
+        key = f"parts {self.state.window} {self.state.where()}"
+        make = lambda: self.site.store.rollups(  # noqa: E731
+            self.state.window, ("route", "provider", "model", "tier"), self.state.where()
+        )
+        return self.site.recent(key, make)
+
+    @cached_property
+    def _series(self) -> list[list[Rollup | None]]:
+        found = self.site.store.series(
+            self._buckets.window, self._buckets.step, self.state.zone_name, ("tier",), self.state.where()
+        )
+        tiers = {
+            tier: [pair for pair in found if (pair[1].key[0] or "") == tier] for tier in charts.TIER_ORDER
+        }
+        return [self._buckets.place(tiers[tier]) for tier in charts.TIER_ORDER]
+
+    @cached_property
+    def _buckets(self) -> Buckets:
+        return buckets(self.state)
+
+    @cached_property
+    def advice(self) -> list[Recommendation]:
+        return self.site.recent("recommendations", self.site.store.recommendations)
+
+    @cached_property
+    def alerts(self) -> list[Alert]:
+        rank = {"page": 0, "ticket": 1, "info": 2}
+        return sorted(self.site.waiting_alerts(), key=lambda a: (rank[a.severity], -a.opened_ns))
+
+    @cached_property
+    def recommendations(self) -> list[Recommendation]:
+        rank = {"ready": 0, "shipped": 1, "collecting": 2, "proposed": 3}
+        worth = [
+            r
+            for r in self.advice
+            if r.state in rank and r.action in ("downgrade", "upgrade", "fix_prompt", "not_enough_data")
+        ]
+        return sorted(
+            worth, key=lambda r: (rank[r.state], -(r.saving_low_nusd or r.saving_nusd or 0), r.route)
+        )
+
+    @cached_property
+    def kpis(self) -> Panel[Kpis]:
+        return self.site.panel(self._kpis)
+
+    def _kpis(self) -> Kpis:
+        sums = total(self._parts)
+        before = None
+        if self.site.reaches_back(self.state):
+            before = total(self.site.store.rollups(self.state.previous, (), self.state.where()))
+        daily = [
+            sum(r.cost_nusd for r in column if r is not None) for column in zip(*self._series, strict=True)
+        ]
+        whole = self._buckets.whole(daily, self.site.now_ns) if self._buckets.step == "day" else []
+        first = next((i for i, cost in enumerate(whole) if cost), len(whole))
+        ready = tuple(r for r in self.advice if r.state == "ready" and r.action == "downgrade")
+        return Kpis(
+            sums,
+            before,
+            forecast([float(cost) for cost in whole[first:]]),
+            saved(self.site, self._parts, self.state.window.end_ns),
+            ready,
+            sum(
+                r.state in ("proposed", "collecting") and r.action in ("downgrade", "upgrade")
+                for r in self.advice
+            ),
+            percentile(sums.latency, 0.95),
+            rate(sums.errors, sums.calls),
+        )
+
+    @cached_property
+    def spend(self) -> Panel[Spend]:
+        return self.site.panel(self._spend)
+
+    def _spend(self) -> Spend:
+        share = self.state.get("spend") == "share"
+        money = self.f.money
+        layers = []
+        for tier, column in zip(charts.TIER_ORDER, self._series, strict=True):
+            values = [None if r is None else float(r.cost_nusd) for r in column]
+            if any(values):
+                layers.append(charts.Layer(tier or "no tier", f"t-{tier or 'none'}", values))
+        totals = [sum(layer.values[i] or 0 for layer in layers) for i in range(len(self._buckets.starts))]
+
+        def says(i: int) -> str:
+            parts = ", ".join(
+                f"{layer.name} {money(layer.values[i])}" for layer in reversed(layers) if layer.values[i]
+            )
+            return f"{money(totals[i])}{f' ({parts})' if parts else ''}"
+
+        marks = markers.marks(self.site, self.state, self._buckets)
+        columns = self._buckets.columns(says)
+        unit = "hour" if self._buckets.step == "hour" else "day"
+        top = max(range(len(totals)), key=lambda i: totals[i]) if any(totals) else None
+        finding = (
+            "no spend" if top is None else f"most on {self._buckets.name(top)} with {money(totals[top])}"
+        )
+        chart = charts.stacked(
+            columns,
+            layers,
+            fmt.percent if share else self._axis_money,
+            label=f"Spend per {unit} by tier. {finding}.",
+            share=share,
+            marks=marks,
+            height=200,
+        )
+        cells = [[money(v) for v in layer.values] for layer in layers] + [[money(t) for t in totals]]
+        return Spend(chart, charts.rows_of(columns, cells), layers, marks)
+
+    def _axis_money(self, nusd: float) -> str:
+        return self.f.money(nusd).removesuffix(".00")
+
+    @cached_property
+    def routes(self) -> Panel[list[RouteRow]]:
+        return self.site.panel(self._routes)
+
+    def _routes(self) -> list[RouteRow]:
+        return route_rows(self._parts, self.site.preferences(), self.site.open_alerts(), self.advice)
+
+    @cached_property
+    def sparks(self) -> dict[str, list[float | None]]:
+        rows = (self.routes.value or [])[:TOP_ROUTES]
+        if not rows:
+            return {}
+        found = self.site.store.series(
+            self._buckets.window,
+            self._buckets.step,
+            self.state.zone_name,
+            ("route",),
+            self.state.where(route=tuple(row.route for row in rows)),
+        )
+        return daily_costs(found, self._buckets.starts)
+
+    def alert_place(self, route: str) -> float | None:
+        """Where on a sparkline a route's newest open alert lies."""
+        own = [a.change_ns for a in self.site.open_alerts() if a.route == route]
+        return charts.place(self._buckets.edges, max(own)) if own else None
+
+
+def router(site: Site) -> APIRouter:
+    pages = APIRouter()
+
+    @pages.get("/")
+    def overview(request: Request) -> Response:
+        if not site.routes():
+            return site.redirect(request, "/welcome")
+        state = site.state(request)
+        return site.render(
+            request,
+            "overview.html",
+            state=state,
+            page="overview",
+            title="Overview",
+            blocks=("kpis", "attention", "recs", "spend", "routes_top"),
+            model={"p": Overview(site, state, site.formats(state))},
+        )
+
+    @pages.get("/chart/spend.svg")
+    def spend_svg(request: Request) -> Response:
+        state = site.state(request)
+        spend = Overview(site, state, site.formats(state))._spend()
+        return site.svg(spend.chart, "Spend by tier", "spend")
+
+    return pages

@@ -1,0 +1,458 @@
+"""What every page shares: templates, static files, the state of a request, the frame round a page, forms and sessions."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import hmac
+import logging
+import mimetypes
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from fastapi import HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2_fragments import render_block
+from starlette.datastructures import FormData
+
+from tierlight._version import __version__
+from tierlight.pricing import PriceBook
+from tierlight_collector.decisions import Alert, AlertMute
+from tierlight_collector.errors import CollectorError
+from tierlight_collector.records import HOUR_NS, RouteInfo
+from tierlight_collector.stores.protocol import Store
+
+from ..analysis.preferences import Preferences, preferences
+from . import fmt, glyphs, urlstate
+from .charts import Chart
+from .urlstate import State, route_path
+
+log = logging.getLogger("tierlight.dashboard")
+
+HERE: Final = Path(__file__).resolve().parent.parent
+PANEL_SECONDS: Final = 2.0
+WHO: Final = "local"  # who acts while there are no accounts: the person at this machine
+T = TypeVar("T")
+
+NAV: Final = (
+    ("overview", "/", "Overview", "o"),
+    ("routes", "/routes", "Routes", "r"),
+    ("calls", "/calls", "Calls", "c"),
+    ("experiments", "/experiments", "Experiments", "e"),
+    ("simulate", "/simulate", "What-if", "w"),
+    ("models", "/models", "Models", "m"),
+    ("alerts", "/alerts", "Alerts", "a"),
+    ("live", "/live", "Live", "l"),
+    ("settings", "/settings", "Settings", "s"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardSettings:
+    """How the dashboard is served. `clock` gives ns since 1970; the ports are those a client of this machine uses."""
+
+    port: int = 4319
+    http_port: int = 4318
+    grpc_port: int = 4317
+    names: tuple[str, ...] = ()
+    clock: Callable[[], int] = time.time_ns
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    book: PriceBook | None = None  # None: list prices
+    cache_seconds: float = 1.0
+    insecure: bool = False
+    version: str = __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Panel(Generic[T]):
+    """What one part of a page shows, or why it cannot; the rest of the page is not held up by it."""
+
+    value: T | None
+    error: str = ""
+
+
+class Site:
+    """One store with its pages' machinery; shared by all requests and safe to use from several threads."""
+
+    def __init__(self, store: Store, settings: DashboardSettings) -> None:
+        self.store = store
+        self.settings = settings
+        self.panels = ThreadPoolExecutor(max_workers=8, thread_name_prefix="panel")
+        self._kept: dict[str, tuple[float, Any]] = {}
+        self.static = static_files(HERE / "static")
+        self.env = environment({name: f"/static/{f.hashed}" for name, f in self.static.items()})
+
+    @property
+    def now_ns(self) -> int:
+        return self.settings.clock()
+
+    @cached_property
+    def book(self) -> PriceBook:
+        return self.settings.book or PriceBook.default()
+
+    # ---- facts that every page needs: asked at most once a second -----------------------------------------
+
+    def recent(self, key: str, make: Callable[[], T]) -> T:
+        """`make()`, or its result of less than a second ago."""
+        kept = self._kept.get(key)
+        now = time.monotonic()
+        if kept is not None and now < kept[0]:
+            value: T = kept[1]
+            return value
+        value = make()
+        if self.settings.cache_seconds > 0:
+            if len(self._kept) > 512:
+                self._kept.clear()
+            self._kept[key] = (now + self.settings.cache_seconds, value)
+        return value
+
+    def forget(self) -> None:
+        """Drop what was kept: after a person changed something they must see it."""
+        self._kept.clear()
+
+    def routes(self) -> list[RouteInfo]:
+        return self.recent("routes", self.store.routes)
+
+    def preferences(self) -> Preferences:
+        return self.recent("preferences", lambda: preferences(self.store.settings()))
+
+    def open_alerts(self) -> list[Alert]:
+        return self.recent("alerts", lambda: self.store.alerts(states=("open", "recovering")))
+
+    def mutes(self) -> list[AlertMute]:
+        return self.recent("mutes", self.store.mutes)
+
+    def waiting_alerts(self) -> list[Alert]:
+        """Open alerts nobody has taken up and nobody muted: the number in the navigation."""
+        muted = {(m.route, m.signal) for m in self.mutes() if m.until_ns is None or m.until_ns > self.now_ns}
+        return [
+            a for a in self.open_alerts() if a.acknowledged_ns is None and (a.route, a.signal) not in muted
+        ]
+
+    # ---- one request --------------------------------------------------------------------------------------
+
+    def state(self, request: Request) -> State:
+        first = min((r.first_ns for r in self.routes()), default=None)
+        now = self.now_ns
+        return urlstate.parse(
+            request.query_params.multi_items(),
+            now_ns=now,
+            default_range=urlstate.fitting_range(first, now),
+            default_zone=self.preferences().zone,
+        )
+
+    def formats(self, state: State) -> Formats:
+        """How numbers and times are written for this request."""
+        prefs = self.preferences()
+        return Formats(fmt.Currency(prefs.symbol, prefs.per_usd, prefs.currency), state.zone, self.now_ns)
+
+    def svg(self, chart: Chart, title: str, name: str) -> Response:
+        """A chart as a file of its own."""
+        headers = {"Content-Disposition": f'inline; filename="{file_name(name)}.svg"'}
+        return Response(chart.standalone(title), media_type="image/svg+xml", headers=headers)
+
+    def reaches_back(self, state: State) -> bool:
+        """Whether there is data from the start of the period before: half a period compares with nothing."""
+        first = min((r.first_ns for r in self.routes()), default=None)
+        return first is not None and first <= state.previous.start_ns + 24 * HOUR_NS
+
+    def session(self, request: Request) -> str:
+        """The session of this browser, a new one where it has none yet."""
+        return request.cookies.get(self._cookie) or secrets.token_urlsafe(24)
+
+    @property
+    def _cookie(self) -> str:
+        return f"tierlight_{self.settings.port}"  # cookies are shared across the ports of a host
+
+    def csrf(self, session: str) -> str:
+        """The proof that a form came from a page of this session."""
+        return hmac.new(self.settings.secret, session.encode(), hashlib.sha256).hexdigest()
+
+    async def form(self, request: Request) -> FormData:
+        """The fields of a form of ours.
+
+        Raises:
+            HTTPException: 403, the form did not come from a page of this session.
+        """
+        form = await request.form(max_files=0, max_fields=200)
+        sent = form.get("csrf")
+        session = request.cookies.get(self._cookie, "")
+        if (
+            not session
+            or not isinstance(sent, str)
+            or not hmac.compare_digest(sent.encode(), self.csrf(session).encode())
+        ):
+            raise HTTPException(
+                403,
+                "This form is older than the server or came from elsewhere. Reload the page and try again.",
+            )
+        return form
+
+    def render(
+        self,
+        request: Request,
+        template: str,
+        *,
+        state: State,
+        page: str,
+        title: str,
+        blocks: Sequence[str] = (),
+        status: int = 200,
+        model: Mapping[str, Any] | None = None,
+    ) -> Response:
+        """The whole page, or the one block that htmx asked for."""
+        session = self.session(request)
+        prefs = self.preferences()
+        context = {
+            "request": request,
+            "path": request.url.path,
+            "state": state,
+            "page": page,
+            "title": title,
+            "shell": Shell(self, state, request),
+            "f": self.formats(state),
+            "prefs": prefs,
+            "csrf": self.csrf(session),
+            "settings": self.settings,
+            "route_path": route_path,
+            **(model or {}),
+        }
+        block = wanted_block(request, blocks)
+        headers = {"Vary": "HX-Request, HX-Target"}
+        if block is None:
+            body = self.env.get_template(template).render(context)
+        else:
+            body = render_block(self.env, template, block, context) + render_block(
+                self.env, "base.html", "partials", context
+            )
+            headers["HX-Replace-Url"] = state.here(
+                request.url.path, page=state.values.get("page"), cursor=state.values.get("cursor")
+            )
+        response = HTMLResponse(body, status, headers)
+        self._remember(request, response, session)
+        return response
+
+    def _remember(self, request: Request, response: Response, session: str) -> None:
+        if request.cookies.get(self._cookie) != session:
+            response.set_cookie(self._cookie, session, httponly=True, samesite="strict", path="/")
+
+    def redirect(self, request: Request, to: str, **done: str) -> Response:
+        """See other: back to a page of ours, with a word about what was done."""
+        self.forget()
+        parts = urlsplit(to)
+        if parts.scheme or parts.netloc or not to.startswith("/") or to.startswith("//") or "\\" in to:
+            to = "/"
+        if done:
+            to += ("&" if "?" in to else "?") + urlencode(done)
+        response = RedirectResponse(to, 303)
+        self._remember(request, response, self.session(request))
+        return response
+
+    def panel(self, make: Callable[[], T]) -> Panel[T]:
+        """The value of one panel, computed aside with its own time limit."""
+        running: Future[T] = self.panels.submit(make)
+        try:
+            return Panel(running.result(PANEL_SECONDS))
+        except FutureTimeout:
+            running.cancel()
+            return Panel(None, "This took too long. Narrow the range or filter by route.")
+        except CollectorError as error:
+            incident = secrets.token_hex(4)
+            log.warning("panel failed, incident %s: %s", incident, error)
+            return Panel(None, f"The store could not answer (id {incident}). Reload to try again.")
+
+
+def file_name(name: str) -> str:
+    """A name that is safe in a header and on every disk.
+
+    >>> file_name('a\\r\\nSet-Cookie: x=1')
+    'a-Set-Cookie-x-1'
+    """
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:80] or "export"
+
+
+def wanted_block(request: Request, blocks: Sequence[str]) -> str | None:
+    """The block htmx asked for by the id of its target; None for everybody who wants the page.
+
+    >>> wanted_block(Request({"type": "http", "headers": [(b"hx-request", b"true")]}), ("routes",)) is None
+    True
+    """
+    headers = request.headers
+    if headers.get("HX-Request") != "true" or headers.get("HX-Request-Type") != "partial":
+        return None
+    if headers.get("HX-Boosted") or headers.get("HX-History-Restore-Request"):
+        return None
+    name = headers.get("HX-Target", "").rpartition("#")[2]
+    return name if name in blocks else None
+
+
+class Shell:
+    """The frame of a page, worked out only where the template asks for it."""
+
+    def __init__(self, site: Site, state: State, request: Request) -> None:
+        self._site, self._state, self._request = site, state, request
+
+    @cached_property
+    def nav(self) -> list[tuple[str, str, str, str]]:
+        return [(name, self._state.carried(path), label, key) for name, path, label, key in NAV]
+
+    @cached_property
+    def waiting(self) -> int:
+        return len(self._site.waiting_alerts())
+
+    @cached_property
+    def routes_seen(self) -> int:
+        return len(self._site.routes())
+
+    @cached_property
+    def theme(self) -> str:
+        chosen = self._request.cookies.get("tierlight_theme", "")
+        return chosen if chosen in ("light", "dark") else ""
+
+    @cached_property
+    def theme_links(self) -> list[tuple[str, str, bool]]:
+        here = self._state.here(self._request.url.path)
+        join = "&" if "?" in here else "?"
+        return [
+            (name, f"{here}{join}theme={name}", name == (self.theme or "system"))
+            for name in ("system", "light", "dark")
+        ]
+
+    @cached_property
+    def newest_ns(self) -> int | None:
+        return max((r.last_ns for r in self._site.routes()), default=None)
+
+    @cached_property
+    def is_stale(self) -> bool:
+        """Traffic stopped: the newest call is older than ten times the usual gap of the last day, at least 5 minutes."""
+        newest = self.newest_ns
+        if newest is None:
+            return False
+        routes = self._site.routes()
+        calls = sum(r.calls for r in routes)
+        lived = max(1, newest - min(r.first_ns for r in routes))
+        usual = lived / max(1, calls)
+        return self._site.now_ns - newest > max(10 * usual, HOUR_NS / 12)
+
+    @cached_property
+    def range_links(self) -> list[tuple[str, str, bool]]:
+        path = self._request.url.path
+        return [
+            (name, self._state.here(path, range=name, from_=None, to=None), self._state.range == name)
+            for name in ("24h", "7d", "30d", "90d")
+        ]
+
+    @cached_property
+    def earlier(self) -> str:
+        return self._state.here(
+            self._request.url.path, **urlstate.shifted(self._state, self._site.now_ns, -1)
+        )
+
+    @cached_property
+    def later(self) -> str:
+        return self._state.here(self._request.url.path, **urlstate.shifted(self._state, self._site.now_ns, 1))
+
+    @cached_property
+    def hidden(self) -> list[tuple[str, str]]:
+        """The page's own state, for the form of the global one to carry along."""
+        skip = {"range", "from", "to", "tz", "env", "compare", "page", "cursor", "done", "undo"}
+        return [(name, value) for name, value in self._state.query() if name not in skip]
+
+
+class Formats:
+    """Formatters that depend on the request: its currency, zone and moment."""
+
+    def __init__(self, currency: fmt.Currency, zone: tzinfo, now_ns: int) -> None:
+        self.currency, self.zone, self.now_ns = currency, zone, now_ns
+
+    def money(self, nusd: float | None) -> str:
+        return fmt.money(nusd, self.currency)
+
+    def exact_money(self, nusd: float | None) -> str:
+        return fmt.money_exact(nusd, self.currency)
+
+    def per_1k(self, nusd: float | None, calls: int) -> str:
+        return fmt.money(fmt.per_thousand(nusd, calls), self.currency)
+
+    def moment(self, ns: int | None) -> str:
+        return fmt.moment(ns, self.zone)
+
+    def second(self, ns: int | None) -> str:
+        return fmt.moment(ns, self.zone, seconds=True)
+
+    def full(self, ns: int | None) -> str:
+        return fmt.moment_full(ns, self.zone)
+
+    def iso(self, ns: int | None) -> str:
+        return fmt.iso(ns, self.zone)
+
+    def ago(self, ns: int | None) -> str:
+        return fmt.ago(ns, self.now_ns)
+
+
+def environment(static: Mapping[str, str]) -> Environment:
+    """Jinja2 with autoescape everywhere and no forgiving of names that do not exist."""
+    env = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters.update(
+        count=fmt.count,
+        exact=fmt.exact,
+        percent=fmt.percent,
+        points=fmt.points,
+        duration=fmt.duration,
+        size=fmt.size,
+        visible=fmt.visible,
+        readable=fmt.readable,
+        plural=fmt.plural,
+    )
+    env.globals.update(
+        static=static,
+        spark=glyphs.spark,
+        interval=glyphs.interval,
+        share_bar=glyphs.share_bar,
+        span_bar=glyphs.span_bar,
+        meter=glyphs.meter,
+    )
+    env.globals["m"] = env.get_template(
+        "_macros.html"
+    ).module  # blocks rendered alone do not run a template's imports
+    return env
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A file whose name changes with its content, so that it may be kept for ever."""
+
+    hashed: str
+    body: bytes
+    gzipped: bytes
+    media_type: str
+
+
+def static_files(folder: Path) -> dict[str, StaticFile]:
+    """All files below `folder` by their plain name, with the content hash in the name they are served under."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in (".css", ".js", ".svg"):
+            continue
+        body = path.read_bytes()
+        hashed = f"{path.stem}.{hashlib.sha256(body).hexdigest()[:8]}{path.suffix}"
+        media_type = mimetypes.types_map.get(path.suffix, "application/octet-stream")
+        files[path.name] = StaticFile(hashed, body, gzip.compress(body, 9, mtime=0), media_type)
+    return files
