@@ -16,14 +16,18 @@ from .resolve import (
     original,
     resolve,
 )
+from .spans import NORM_VERSION, normalise, normalise_log
 
 __all__ = [
     "CLOCK_SLACK_NS",
+    "NORM_VERSION",
     "RESPONSE_WINDOW_NS",
     "Settled",
     "SpanFacts",
     "SpanKey",
     "facts_of",
+    "normalise",
+    "normalise_log",
     "original",
     "resolve",
 ]

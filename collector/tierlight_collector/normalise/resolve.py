@@ -45,6 +45,9 @@ RESPONSE_WINDOW_NS: Final = 600 * 1_000_000_000
 CLOCK_SLACK_NS: Final = 50 * 1_000_000
 MAX_ANCESTORS: Final = 200
 
+# The flag of a span that is a call only as long as no call is known below it.
+WEAK: Final = "weak_role"
+
 
 @dataclass(frozen=True, slots=True)
 class SpanFacts:
@@ -199,15 +202,20 @@ def _nested(
 ) -> dict[SpanKey, SpanKey]:
     """Join each call with the one call inside it that is the same; gives the outer calls drawn around several."""
     inside: dict[SpanKey, list[SpanKey]] = defaultdict(list)
+    covered: dict[SpanKey, SpanKey] = {}
     for key, line in lineage.items():
+        for ancestor in line:
+            if ancestor.call is not None and WEAK in ancestor.call.flags:
+                covered[ancestor.key] = min(key, covered.get(ancestor.key, key))
         for ancestor in line:
             if ancestor.role in ("tool", "aggregate"):
                 break  # an agent called as a tool is another call
             if ancestor.call is not None:
                 inside[ancestor.key].append(key)
                 break
-    covered: dict[SpanKey, SpanKey] = {}
     for outer, inner_keys in inside.items():
+        if outer in covered:
+            continue
         same = [key for key in inner_keys if _explains(calls[key], calls[outer])]
         if len(same) == 1:
             twins.join(outer, same[0])
@@ -343,9 +351,9 @@ def _same_time(
         options.sort()
         if len(options) == 1 or options[0][0] < options[1][0]:
             best[key] = options[0][1]
-    for key, other in sorted(best.items()):
-        if best.get(other) == key:
-            twins.join(key, other)
+    for one, partner in sorted(best.items()):
+        if best.get(partner) == one:
+            twins.join(one, partner)
     return frozenset(key for key in fits if key not in best)
 
 
@@ -449,7 +457,7 @@ _OWN_FIELDS: Final = (
     "segment",
 )
 _DEFAULTS: Final[Mapping[str, Any]] = {
-    **{name: "" for name in ("request_model", "response_model", "tier")},
+    **dict.fromkeys(("request_model", "response_model", "tier"), ""),
     "ttft_ns": None,
     **{spec.name: spec.default for spec in fields(CallRecord) if spec.name in (*_USAGE_FIELDS, *_OWN_FIELDS)},
     **{
@@ -499,7 +507,7 @@ def _route(
 ) -> tuple[str, str]:
     """The strongest statement about the route among one call and its duplicates, the call's own first."""
     found = [_route_of(spans[key], lineage[key]) for key in members]
-    level, route, source = min(found, key=lambda each: each[0])
+    _, route, source = min(found, key=lambda each: each[0])
     if route:
         return route, source
     call = spans[members[0]].call

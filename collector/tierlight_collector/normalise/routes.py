@@ -44,3 +44,93 @@ def own_route(hints: RouteHints, service_name: str) -> tuple[str, str]:
     if hints.prompt:
         return hints.prompt, "prompt"
     return unrouted(service_name), "unrouted"
+
+
+# Names that libraries give their spans by themselves; as routes they would mix everything.
+_GENERIC: Final = frozenset(
+    {
+        "agent workflow",
+        "agent",
+        "agent run",
+        "asyncchatcompletion",
+        "asynccompletions",
+        "asyncmessages.create",
+        "answer",
+        "assistant",
+        "call_llm",
+        "call_model",
+        "chain",
+        "chat",
+        "chatanthropic",
+        "chatcompletion",
+        "chatopenai",
+        "chatprompttemplate",
+        "completion",
+        "completions",
+        "createembeddings",
+        "default",
+        "embeddings",
+        "execute_event_loop_cycle",
+        "generatecontent",
+        "invocation",
+        "langgraph",
+        "litellm_request",
+        "llm",
+        "main",
+        "messages.create",
+        "model",
+        "openai-embedding",
+        "openai-generation",
+        "openai.chat",
+        "pipeline",
+        "pipeline.run",
+        "raw_gen_ai_request",
+        "request",
+        "response",
+        "responses",
+        "root",
+        "run",
+        "runnablelambda",
+        "runnableparallel",
+        "runnablepassthrough",
+        "runnablesequence",
+        "runnablewithfallbacks",
+        "span",
+        "stroutputparser",
+        "task",
+        "tools",
+        "trace",
+        "workflow",
+    }
+)
+_METHODS: Final = frozenset({"get", "post", "put", "patch", "delete", "head", "options", "http"})
+_OWN_NAME_VERBS: Final = frozenset(
+    {"chat", "embeddings", "text_completion", "generate_content", "rerank", "execute_tool", "responses"}
+)
+_AGENT_VERBS: Final = ("invoke_agent ", "invoke_workflow ", "create_agent ")
+
+
+@lru_cache(maxsize=4096)
+def is_generic(name: str) -> bool:
+    """Whether a name is a library's own, such as `ChatCompletion`, `POST` or `chat gpt-5-mini`.
+
+    >>> is_generic("RunnableSequence"), is_generic("support-answer")
+    (True, False)
+    """
+    low = name.strip().lower()
+    if not low or low in _GENERIC or low.startswith("ai."):
+        return True
+    verb, blank, rest = low.partition(" ")
+    if not blank:
+        return low in _METHODS
+    if verb in _METHODS:
+        return not rest.startswith("/")
+    return verb in _OWN_NAME_VERBS
+
+
+@lru_cache(maxsize=4096)
+def http_route_name(said: str) -> str:
+    """A server span's route or name without method and parameters: `POST /api/chat` gives `api/chat`."""
+    verb, _, rest = said.strip().partition(" ")
+    path = rest if verb.lower() in _METHODS else said
+    return route_name(path.partition("?")[0].strip().lstrip("/")) if path.strip("/ ") else ""

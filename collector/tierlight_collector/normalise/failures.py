@@ -1,0 +1,126 @@
+"""Errors: one class for the many spellings of one failure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+from ..records import EventRecord
+from .coerce import text_of
+
+# Raised before anything was sent: the caller's own mistake, no call to any provider.
+NOT_SENT_TYPES: Final = frozenset(
+    {"type_error", "value_error", "attribute_error", "key_error", "validation_error"}
+)
+
+_STATUS: Final = re.compile(r"(?:[Ee]rror code|status_code|status code|HTTP(?: status)?)\W{0,3}\s*(\d{3})\b")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+_BY_STATUS: Final = {
+    408: "timeout",
+    429: "rate_limit",
+    401: "auth",
+    403: "auth",
+    503: "overloaded",
+    529: "overloaded",
+    504: "timeout",
+}
+_BY_WORD: Final = (
+    ("rate_limit", "rate_limit"),
+    ("ratelimit", "rate_limit"),
+    ("too_many_requests", "rate_limit"),
+    ("throttl", "rate_limit"),
+    ("quota", "rate_limit"),
+    ("resource_exhausted", "rate_limit"),
+    ("overloaded", "overloaded"),
+    ("service_unavailable", "overloaded"),
+    ("auth", "auth"),
+    ("permission", "auth"),
+    ("forbidden", "auth"),
+    ("access_denied", "auth"),
+    ("content_filter", "content_filter"),
+    ("content_policy", "content_filter"),
+    ("safety", "content_filter"),
+    ("timeout", "timeout"),
+    ("timed_out", "timeout"),
+    ("deadline_exceeded", "timeout"),
+    ("bad_request", "invalid_request"),
+    ("not_found", "invalid_request"),
+    ("context_length", "invalid_request"),
+    ("context_window", "invalid_request"),
+    ("invalid_request", "invalid_request"),
+    ("unprocessable", "invalid_request"),
+    ("validation_exception", "invalid_request"),
+    ("cancelled", "cancelled"),
+    ("canceled", "cancelled"),
+    ("abandoned_stream", "cancelled"),
+    ("generator_exit", "cancelled"),
+    ("connection", "connection"),
+    ("connect_error", "connection"),
+    ("remote_protocol", "connection"),
+    ("read_error", "connection"),
+    ("internal_server", "server"),
+    ("model_server", "server"),
+    ("server_error", "server"),
+    ("bad_gateway", "server"),
+    ("api_error", "server"),
+)
+
+
+@lru_cache(maxsize=4096)
+def error_word(error_type: str) -> str:
+    """The last part of an exception's name in snake case.
+
+    >>> error_word("<class 'openai.RateLimitError'>")
+    'rate_limit_error'
+    """
+    name = error_type.strip().removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
+    return _CAMEL.sub("_", name).lower()[:100]
+
+
+def status_in(text: str) -> int | None:
+    """An HTTP status that a message quotes; only its beginning is read."""
+    found = _STATUS.search(text[:500]) if text else None
+    if not found:
+        return None
+    status = int(found[1])
+    return status if 100 <= status <= 599 else None
+
+
+@lru_cache(maxsize=4096)
+def error_class(word: str, status: int | None) -> str:
+    """The class of an error by its HTTP status, else by the word of its type."""
+    if status is not None and status >= 400:
+        by_status = _BY_STATUS.get(status)
+        if by_status:
+            return by_status
+        if status >= 500:
+            return "server"
+        return (
+            "content_filter"
+            if "content" in word and ("filter" in word or "policy" in word)
+            else "invalid_request"
+        )
+    for part, known in _BY_WORD:
+        if part in word:
+            return known
+    return "unknown"
+
+
+def exception_of(events: Iterable[EventRecord]) -> tuple[str, str]:
+    """Type and message of the last recorded exception, ("", "") where there is none."""
+    kind = message = ""
+    for event in events:
+        if event.name == "exception":
+            kind = text_of(event.attributes.get("exception.type")) or kind or "exception"
+            message = text_of(event.attributes.get("exception.message")) or message
+    return kind, message
+
+
+def outline(message: str) -> str:
+    """The start of an error message up to where it may begin to quote what was sent."""
+    for mark in (" - ", "{", '"', "\n", ": '", "`"):
+        message = message.partition(mark)[0]
+    return message[:120].rstrip(" '(:")

@@ -1,0 +1,320 @@
+"""Who was asked: one canonical name per provider, from the name, the host or the model."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from .models import ROUTERS
+from .values import Values
+
+# What dialects say -> canonical. "" = a framework's name, which says nothing about the provider.
+_ALIASES: Final = {
+    **{
+        name: name
+        for name in (
+            "openai",
+            "anthropic",
+            "azure.ai.openai",
+            "azure.ai.inference",
+            "gcp.gemini",
+            "gcp.vertex_ai",
+            "gcp.gen_ai",
+            "aws.bedrock",
+            "cohere",
+            "mistral_ai",
+            "x_ai",
+            "moonshot_ai",
+            "perplexity",
+            "deepseek",
+            "groq",
+            "ollama",
+            "ibm.watsonx.ai",
+            "openrouter",
+            "huggingface",
+            "together_ai",
+            "fireworks",
+            "cerebras",
+            "cloudflare",
+            "databricks",
+            "replicate",
+            "voyage",
+            "jina_ai",
+            "nvidia",
+            "sambanova",
+            "vercel",
+            "lmstudio",
+            "vllm",
+            "ai21",
+        )
+    },
+    "az.ai.openai": "azure.ai.openai",
+    "azure": "azure.ai.openai",
+    "azure_openai": "azure.ai.openai",
+    "azure-openai": "azure.ai.openai",
+    "azureopenai": "azure.ai.openai",
+    "azure openai": "azure.ai.openai",
+    "az.ai.inference": "azure.ai.inference",
+    "azure_ai": "azure.ai.inference",
+    "azure_ai_inference": "azure.ai.inference",
+    "google": "gcp.gemini",
+    "gemini": "gcp.gemini",
+    "google_genai": "gcp.gemini",
+    "google-genai": "gcp.gemini",
+    "googleai": "gcp.gemini",
+    "google-gla": "gcp.gemini",
+    "google_ai_studio": "gcp.gemini",
+    "google generative ai": "gcp.gemini",
+    "genai": "gcp.gemini",
+    "google.generative-ai": "gcp.gemini",
+    "vertex_ai": "gcp.vertex_ai",
+    "vertexai": "gcp.vertex_ai",
+    "vertex-ai": "gcp.vertex_ai",
+    "vertex": "gcp.vertex_ai",
+    "google-vertex": "gcp.vertex_ai",
+    "google_vertexai": "gcp.vertex_ai",
+    "google.vertex": "gcp.vertex_ai",
+    "bedrock": "aws.bedrock",
+    "bedrock_converse": "aws.bedrock",
+    "amazon_bedrock": "aws.bedrock",
+    "amazon-bedrock": "aws.bedrock",
+    "amazon bedrock": "aws.bedrock",
+    "aws bedrock": "aws.bedrock",
+    "aws_bedrock": "aws.bedrock",
+    "aws": "aws.bedrock",
+    "amazon": "aws.bedrock",
+    "sagemaker": "aws.bedrock",
+    "mistral": "mistral_ai",
+    "mistralai": "mistral_ai",
+    "mistral-ai": "mistral_ai",
+    "mistral ai": "mistral_ai",
+    "xai": "x_ai",
+    "x-ai": "x_ai",
+    "x.ai": "x_ai",
+    "grok": "x_ai",
+    "moonshot": "moonshot_ai",
+    "moonshotai": "moonshot_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "ibm": "ibm.watsonx.ai",
+    "together": "together_ai",
+    "togetherai": "together_ai",
+    "together-ai": "together_ai",
+    "fireworks_ai": "fireworks",
+    "fireworks-ai": "fireworks",
+    "fireworksai": "fireworks",
+    "hugging_face": "huggingface",
+    "hugging face": "huggingface",
+    "hf": "huggingface",
+    "workers-ai": "cloudflare",
+    "voyageai": "voyage",
+    "voyage_ai": "voyage",
+    "gateway": "vercel",
+    "vercel_ai_gateway": "vercel",
+    **dict.fromkeys(
+        (
+            "langchain",
+            "langgraph",
+            "llamaindex",
+            "llama_index",
+            "crewai",
+            "haystack",
+            "spring_ai",
+            "strands-agents",
+            "strands",
+            "autogen",
+            "agno",
+            "dspy",
+            "smolagents",
+            "semantic_kernel",
+            "pydantic_ai",
+            "litellm",
+            "litellm_proxy",
+            "openai_agents",
+            "openai.agents",
+            "gcp.vertex.agent",
+            "google_adk",
+            "vercel_ai_sdk",
+            "ai",
+            "mcp",
+            "_other",
+            "other",
+            "custom",
+            "custom_openai",
+            "unknown",
+            "none",
+            "null",
+            "openai_compatible",
+            "openai-compatible",
+        ),
+        "",
+    ),
+}
+
+_HOSTS: Final = (
+    ("api.openai.com", "openai"),
+    ("openai.azure.com", "azure.ai.openai"),
+    ("cognitiveservices.azure.com", "azure.ai.openai"),
+    ("services.ai.azure.com", "azure.ai.inference"),
+    ("models.ai.azure.com", "azure.ai.inference"),
+    ("inference.ai.azure.com", "azure.ai.inference"),
+    ("models.inference.ai.azure.com", "azure.ai.inference"),
+    ("api.anthropic.com", "anthropic"),
+    ("generativelanguage.googleapis.com", "gcp.gemini"),
+    ("aiplatform.googleapis.com", "gcp.vertex_ai"),
+    ("api.groq.com", "groq"),
+    ("api.deepseek.com", "deepseek"),
+    ("openrouter.ai", "openrouter"),
+    ("api.x.ai", "x_ai"),
+    ("api.mistral.ai", "mistral_ai"),
+    ("api.cohere.com", "cohere"),
+    ("api.cohere.ai", "cohere"),
+    ("api.perplexity.ai", "perplexity"),
+    ("api.moonshot.ai", "moonshot_ai"),
+    ("api.moonshot.cn", "moonshot_ai"),
+    ("api.together.xyz", "together_ai"),
+    ("api.together.ai", "together_ai"),
+    ("api.fireworks.ai", "fireworks"),
+    ("api.cerebras.ai", "cerebras"),
+    ("huggingface.co", "huggingface"),
+    ("huggingface.cloud", "huggingface"),
+    ("ai-gateway.vercel.sh", "vercel"),
+    ("gateway.ai.cloudflare.com", "cloudflare"),
+    ("api.cloudflare.com", "cloudflare"),
+    ("integrate.api.nvidia.com", "nvidia"),
+    ("api.voyageai.com", "voyage"),
+    ("ml.cloud.ibm.com", "ibm.watsonx.ai"),
+)
+_PORTS: Final = {"11434": "ollama", "1234": "lmstudio"}
+
+_MODELS: Final = (
+    (
+        ("gpt-", "o1", "o3", "o4", "text-embedding-3", "text-embedding-ada", "chatgpt-", "davinci", "dall-e"),
+        "openai",
+    ),
+    (("claude-",), "anthropic"),
+    (("gemini-", "models/gemini-", "gemma-"), "gcp.gemini"),
+    (
+        ("command-", "rerank-v", "rerank-english", "rerank-multilingual", "embed-english", "embed-multi"),
+        "cohere",
+    ),
+    (
+        ("us.", "eu.", "apac.", "global.", "amazon.", "anthropic.claude", "meta.llama", "mistral."),
+        "aws.bedrock",
+    ),
+    (("mistral-", "codestral", "ministral", "magistral", "open-mistral", "open-mixtral"), "mistral_ai"),
+    (("deepseek-chat", "deepseek-reasoner"), "deepseek"),
+    (("grok-",), "x_ai"),
+    (("sonar",), "perplexity"),
+    (("voyage-",), "voyage"),
+    (("kimi-", "moonshot-"), "moonshot_ai"),
+)
+
+
+@lru_cache(maxsize=4096)
+def canonical(name: str) -> str:
+    """The provider's canonical name; an unknown one in lower case, a framework's as "".
+
+    >>> canonical("openai.chat"), canonical("azure.ai.openai"), canonical("LangChain")
+    ('openai', 'azure.ai.openai', '')
+    """
+    low = name.strip().lower()
+    known = _ALIASES.get(low)
+    if known is not None:
+        return known
+    # "openai.chat", "google.generative-ai.x": cut at the last dots while what is left is a provider.
+    head = low
+    while "." in head:
+        head = head.rpartition(".")[0]
+        known = _ALIASES.get(head)
+        if known:
+            return known
+    return low[:80] if low.isprintable() else ""
+
+
+@lru_cache(maxsize=4096)
+def provider_at(address: str) -> str:
+    """The provider that answers at a host name or URL, "" for one that nobody knows."""
+    host = address.lower()
+    if "://" in host:
+        host = host.split("://", 1)[1]
+    host = host.split("/", 1)[0].rpartition("@")[2]
+    name, _, port = host.partition(":")
+    for suffix, provider in _HOSTS:
+        if (
+            name == suffix
+            or name.endswith("." + suffix)
+            or (suffix.startswith("aiplatform") and suffix in name)
+        ):
+            return provider
+    if name.startswith(("bedrock-runtime.", "bedrock.")) and name.endswith("amazonaws.com"):
+        return "aws.bedrock"
+    return _PORTS.get(port, "")
+
+
+@lru_cache(maxsize=4096)
+def provider_of_model(model: str) -> str:
+    """The provider that a model's name alone points to, "" where it points to none."""
+    low = model.lower()
+    prefix, slash, _ = low.partition("/")
+    if slash and _ALIASES.get(prefix):
+        return _ALIASES[prefix]
+    for prefixes, provider in _MODELS:
+        if low.startswith(prefixes):
+            return provider
+    return ""
+
+
+@lru_cache(maxsize=1024)
+def provider_of_scope(scope: str) -> str:
+    """The provider in the last words of an instrumentation's name: `openlit.instrumentation.anthropic`."""
+    for word in reversed(scope.lower().replace("/", ".").replace("-", ".").split(".")):
+        known = _ALIASES.get(word) or _ALIASES.get(word.removesuffix("_v2").removeprefix("instrumentation_"))
+        if known and word not in ("ai", "google", "amazon", "aws"):
+            return known
+    return ""
+
+
+def provider_of(values: Values, scope: str, model: str) -> str:
+    """The provider of a call; the host is believed before the name where the name is only the client's."""
+    said = values.get("provider")
+    name = canonical(said) if type(said) is str else ""
+    host = values.get("host")
+    if name and name != "openai":
+        return name
+    at_host = _host_provider(values, host) if type(host) is str else ""
+    if name:
+        return at_host or name
+    for other in (values.get("litellm_model"), values.get("error_provider")):
+        if type(other) is str:
+            found = provider_of_model(other) if "/" in other else canonical(other)
+            if found:
+                return found
+    if "/" in model and (found := provider_of_model(model)):
+        return found
+    return at_host or provider_of_scope(scope) or provider_of_model(model)
+
+
+def _host_provider(values: Values, host: str) -> str:
+    port = values.get("port")
+    return provider_at(f"{host}:{port}" if port is not None and "://" not in host else host)
+
+
+@lru_cache(maxsize=4096)
+def bare_model(model: str, provider: str) -> str:
+    """The model without the prefix that only names its provider.
+
+    >>> bare_model("openai/gpt-4o-mini", "openai"), bare_model("openai/gpt-5", "openrouter")
+    ('gpt-4o-mini', 'openai/gpt-5')
+    """
+    model = model.strip()
+    if model.startswith("models/"):
+        return model[7:]
+    prefix, slash, rest = model.partition("/")
+    if not slash or not rest:
+        return model
+    known = _ALIASES.get(prefix.lower())
+    if not known:
+        return model
+    if provider in ROUTERS and known != provider:
+        return model
+    return rest

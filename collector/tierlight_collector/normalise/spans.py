@@ -1,0 +1,539 @@
+"""One span through its dialect: role, route hints, and the call as it will be stored.
+
+Every span of every sender passes here, so the common case does one walk over the attributes (`sources.read`),
+table look-ups, and nothing else; JSON inside strings is parsed only in the dialects that hide facts there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, get_args
+
+from tierlight import semconv
+
+from ..content import is_content_key
+from ..records import (
+    CallRecord,
+    EventRecord,
+    LogRecord,
+    NormalisedSpan,
+    Purpose,
+    RouteHints,
+    ScoreRecord,
+    SpanRecord,
+)
+from . import langfuse, litellm, mlflow, openinference, platforms
+from .coerce import first_text, flag_of, mapping_of, number_of, text_of, tokens_of
+from .contents import contents_of
+from .failures import NOT_SENT_TYPES, error_class, error_word, exception_of, outline, status_in
+from .providers import bare_model, provider_of
+from .roles import Reading, operation_of, role_of
+from .routes import NO_HINTS, http_route_name, is_generic, own_route, route_name
+from .scores import inline_scores, score_of
+from .sources import read
+from .tiering import tier_of
+from .usage import NO_USAGE, Usage, usage_of
+from .values import Values
+
+NORM_VERSION: Final = 1
+
+HOUR_NS: Final = 3_600_000_000_000
+MAX_TEXT: Final = 200  # characters of an id, a name, an error type
+
+_PURPOSES: Final = frozenset(get_args(Purpose))
+_FIRST_CHUNK_EVENTS: Final = frozenset(
+    {
+        "First Token Stream Event",
+        "gen_ai.content.completion.chunk",
+        "llm.content.completion.chunk",
+        "ai.stream.firstChunk",
+        "mlflow.chunk.item.0",
+    }
+)
+_FINISH: Final = {
+    **dict.fromkeys(
+        ("stop", "end_turn", "complete", "completed", "stop_sequence", "finished", "eos"), "stop"
+    ),
+    **dict.fromkeys(("length", "max_tokens", "incomplete", "max_output_tokens", "model_length"), "length"),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "tool-calls", "function_call", "tool"), "tool"),
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "content-filter",
+            "safety",
+            "refusal",
+            "recitation",
+            "blocklist",
+            "guardrail_intervened",
+        ),
+        "filter",
+    ),
+}
+_PLAIN_SERVICE_TIERS: Final = frozenset({"default", "standard", "auto", "scale"})
+
+
+def normalise(span: SpanRecord, arrived_ns: int, *, content: bool = False) -> NormalisedSpan:
+    """The span read through its dialect; never raises, whatever the attributes hold.
+
+    `arrived_ns` is when the request came: a start more than an hour after it is a wrong clock and becomes the
+    arrival (the duration stays). The attributes of the result hold no content; what was read out of content is
+    kept under `tierlight.found.*`, so that a later version of the rules can read the stored span again. With
+    `content` the texts of a call are given back in `contents`.
+
+    The record's costs are unpriced apart from what the caller or the provider stated.
+    """
+    values = read(span.attributes)
+    if not values and not values.content_keys and not span.events:
+        reading = role_of(values, span.name, span.kind, span.scope)
+        if reading.role != "call":
+            return NormalisedSpan(_timely(span, arrived_ns), "other", _hints(values, span, "other"), None)
+    else:
+        _refine(values, span)
+        reading = role_of(values, span.name, span.kind, span.scope)
+    hints = _hints(values, span, reading.role)
+    timely = _timely(span, arrived_ns)
+    call = None
+    role = reading.role
+    if role == "call":
+        call = _call(values, span, timely, reading, hints, arrived_ns)
+        if call.outcome == "not_sent":
+            role, call = "other", None
+    scores = (
+        inline_scores(values, timely, call.call_id if call is not None else "", content=content)
+        if values.extras
+        else ()
+    )
+    contents = (
+        contents_of(span) if content and call is not None and (values.content_keys or span.events) else ()
+    )
+    return NormalisedSpan(_stripped(timely, values), role, hints, call, contents, scores)
+
+
+def normalise_log(log: LogRecord, *, content: bool = False) -> ScoreRecord | None:
+    """The score of an evaluation event, None for every other log record (they repeat what spans say)."""
+    return score_of(log, content=content)
+
+
+# ---- reading --------------------------------------------------------------------------------------------
+
+
+def _refine(values: Values, span: SpanRecord) -> None:
+    """Let the dialects that hide facts in JSON bring them out."""
+    if "oi_kind" in values:
+        openinference.refine(values)
+    elif "lf_type" in values:
+        langfuse.refine(values, span.start_ns)
+    elif "ml_type" in values:
+        mlflow.refine(values)
+    elif "litellm_call" in values or "litellm_usage" in values:
+        litellm.refine(values)
+    if "langwatch_metrics" in values:
+        platforms.refine(values)
+    if "metadata" in values:
+        metadata = mapping_of(values["metadata"])
+        values.fill("provider", text_of(metadata.get("ls_provider")))
+        values.fill("request_model", text_of(metadata.get("ls_model_name")))
+        values.fill("dialect_route", text_of(metadata.get("route") or metadata.get("task_type")))
+        values.fill("user", text_of(metadata.get("user_id")))
+        values.fill("session", text_of(metadata.get("session_id") or metadata.get("thread_id")))
+        values.fill("metadata_agent", text_of(metadata.get("lc_agent_name")))
+
+
+def _hints(values: Values, span: SpanRecord, role: str) -> RouteHints:
+    declared = _route_text(values.get("route"))
+    dialect = _route_text(values.get("dialect_route"))
+    if not dialect and role == "call":
+        if "lf_type" in values:
+            dialect = _route_text(langfuse.span_route(span.name))
+        elif ("litellm_call" in values or "litellm_usage" in values) and span.name != "litellm_request":
+            dialect = _route_text(span.name)
+        dialect = dialect or _route_text(values.get("model_group"))
+    agent = _route_text(values.get("agent") or values.get("metadata_agent"))
+    prompt = _route_text(values.get("prompt_name"))
+    name = ""
+    if role != "call":
+        if "http_method" in values or "http_route" in values:
+            if span.kind == 2:  # SERVER: the application's own entry
+                name = http_route_name(text_of(values.get("http_route")) or span.name)
+        elif role != "tool":
+            name = _route_text(span.name)
+    if declared or dialect or agent or prompt or name:
+        return RouteHints(declared, dialect, agent, prompt, name)
+    return NO_HINTS
+
+
+def _route_text(value: object) -> str:
+    """The route that a value names, "" for nothing and for names that say nothing."""
+    if not value:
+        return ""
+    text = value if type(value) is str and value[0] != "[" else first_text(value)
+    return "" if is_generic(text) else route_name(text)
+
+
+def _timely(span: SpanRecord, arrived_ns: int) -> SpanRecord:
+    """The span with times that a store can hold: a start far ahead becomes the arrival."""
+    if span.start_ns <= arrived_ns + HOUR_NS:
+        if span.end_ns <= arrived_ns + 24 * HOUR_NS:
+            return span
+        return replace(span, end_ns=0)
+    length = span.end_ns - span.start_ns
+    return replace(
+        span, start_ns=arrived_ns, end_ns=arrived_ns + length if 0 <= length <= 24 * HOUR_NS else 0
+    )
+
+
+def _stripped(span: SpanRecord, values: Values) -> SpanRecord:
+    """The span without content, with what was found in it."""
+    message = span.status_message
+    if not values.content_keys and not values.findings and not message and not span.events:
+        return span
+    attributes: Mapping[str, Any] = span.attributes
+    if values.content_keys or values.findings:
+        dropped = set(values.content_keys)
+        attributes = {key: value for key, value in span.attributes.items() if key not in dropped}
+        for field, value in values.findings.items():
+            attributes[f"tierlight.found.{field}"] = value
+    events = tuple(
+        EventRecord(
+            event.name,
+            event.time_ns,
+            {
+                key: value
+                for key, value in event.attributes.items()
+                if isinstance(value, (int, float)) or not is_content_key(key)
+            },
+        )
+        for event in span.events
+    )
+    return replace(
+        span,
+        attributes=attributes,
+        events=events,
+        status_message=outline(message) if message else "",
+    )
+
+
+# ---- the call -------------------------------------------------------------------------------------------
+
+
+def _call(
+    values: Values,
+    span: SpanRecord,
+    timely: SpanRecord,
+    reading: Reading,
+    hints: RouteHints,
+    arrived_ns: int,
+) -> CallRecord:
+    get = values.get
+    resource = span.resource
+    flags: tuple[str, ...] = ()
+    if timely is not span or span.end_ns < span.start_ns:
+        flags = ("clock_suspect",)
+    if reading.weak:
+        flags = (*flags, "weak_role")
+    duration = timely.end_ns - timely.start_ns if timely.end_ns >= timely.start_ns else None
+
+    error_type, klass, status = _error(values, span)
+    request_model, response_model = _models(values, bool(error_type), reading.model)
+    provider = provider_of(values, span.scope, request_model or response_model)
+    request_model = bare_model(request_model, provider) if request_model else ""
+    response_model = bare_model(response_model, provider) if response_model else ""
+    request_model = request_model or response_model
+    operation = operation_of(reading.operation, values, span.name)
+    dialect = _dialect(values, span.scope)
+
+    ttft, is_streaming = _first_chunk(values, span, duration, reading)
+    usage = usage_of(values, span.scope)
+    source = _usage_source(values, usage, span.scope, is_streaming)
+    usage, source = _believable(usage, source, bool(error_type), klass, operation)
+    if usage.flags:
+        flags = (*flags, *usage.flags)
+
+    call_id, tier, outcome = "", "", ""
+    attempt_index, attempt_reason, attempt_final = 0, "first", True
+    purpose: Any = "production"
+    experiment = arm = strategy = policy_version = segment = ""
+    act_prob = keep_prob = None
+    if dialect == "tierlight":
+        call_id = _id(get("call_id"))
+        tier = text_of(get("tier"))
+        tier = tier if tier in semconv.TIERS else ""
+        outcome = text_of(get("outcome"))[:40]
+        attempt_index = tokens_of(get("attempt_index")) or 0
+        attempt_reason = text_of(get("attempt_reason"))[:40] or "first"
+        attempt_final = flag_of(get("attempt_final")) is not False
+        purpose = text_of(get("purpose"))
+        purpose = purpose if purpose in _PURPOSES else "production"
+        experiment, arm = _id(get("experiment")), _id(get("arm"))
+        strategy, policy_version = _id(get("strategy")), _id(get("policy_version"))
+        segment = _id(get("segment"))
+        act_prob, keep_prob = _probability(get("act_prob")), _probability(get("keep_prob"))
+    finish = _finish(get("finish"))
+    response_id = _id(get("response_id"))
+    if not outcome:
+        if klass == "not_sent":
+            nothing_came = status is None and not response_id and source == "absent"
+            outcome, klass = ("not_sent", klass) if nothing_came else ("error", "unknown")
+        elif error_type:
+            outcome = "cancelled" if klass == "cancelled" else "error"
+        else:
+            outcome = "truncated" if finish == "length" else "ok"
+    tier = tier or tier_of(provider, response_model or request_model)
+
+    cost_nusd, cost_source, price_version, wire_cost, wire_source = None, "", "", None, ""
+    if "cost" in values or "wire_cost" in values:
+        cost_nusd, cost_source, price_version, wire_cost, wire_source = _cost(values, dialect, source)
+
+    route, route_source = own_route(hints, resource.service_name)
+    return CallRecord(
+        span.trace_id,
+        span.span_id,
+        span.parent_span_id,
+        span.name[:MAX_TEXT],
+        timely.start_ns,
+        arrived_ns,
+        duration,
+        ttft,
+        operation,
+        provider,
+        request_model[:MAX_TEXT],
+        response_model[:MAX_TEXT],
+        route,
+        route_source,
+        tier,
+        usage.input,
+        usage.output,
+        usage.cached,
+        usage.written,
+        usage.written_1h,
+        usage.reasoning,
+        source,
+        usage.rule,
+        is_streaming,
+        error_type,
+        klass,
+        status,
+        finish,
+        outcome,
+        response_id,
+        call_id,
+        attempt_index,
+        attempt_reason,
+        attempt_final,
+        purpose,
+        experiment,
+        arm,
+        act_prob,
+        keep_prob,
+        strategy,
+        policy_version,
+        _id(get("session")),
+        _id(get("user")),
+        _id(get("prompt_name")),
+        _id(get("prompt_version")),
+        segment,
+        _service_tier(get("service_tier")),
+        resource.environment or _id(get("env")),
+        resource.service_name[:MAX_TEXT],
+        resource.service_instance[:MAX_TEXT],
+        span.scope[:MAX_TEXT],
+        dialect,
+        NORM_VERSION,
+        cost_nusd=cost_nusd,
+        cost_source=cost_source,
+        price_version=price_version,
+        wire_cost_nusd=wire_cost,
+        wire_cost_source=wire_source,
+        flags=flags,
+    )
+
+
+def _id(value: object) -> str:
+    """An id or name, at most 200 characters."""
+    if value is None:
+        return ""
+    return text_of(value)[:MAX_TEXT]
+
+
+def _probability(value: object) -> float | None:
+    number = number_of(value)
+    return number if number is not None and 0.0 <= number <= 1.0 else None
+
+
+def _service_tier(value: object) -> str:
+    """The price context; the everyday tiers are none."""
+    word = text_of(value).lower() if value is not None else ""
+    return "" if word in _PLAIN_SERVICE_TIERS else word[:40]
+
+
+def _models(values: Values, failed: bool, named: str) -> tuple[str, str]:
+    """Model asked for and model that answered; names that mean either are sorted by whether an answer came."""
+    request = text_of(values["request_model"]) if "request_model" in values else ""
+    response = text_of(values["response_model"]) if "response_model" in values else ""
+    either = text_of(values["any_model"]) if "any_model" in values else ""
+    if either and not failed:
+        response = response or either
+    if not request:
+        if either and failed:
+            request = either
+        elif "litellm_model" in values:
+            request = text_of(values["litellm_model"])
+    return request or named, response
+
+
+def _dialect(values: Values, scope: str) -> str:
+    if "schema" in values or "role" in values:
+        return "tierlight"
+    if "oi_kind" in values:
+        return "openinference"
+    if "lf_type" in values:
+        return "langfuse"
+    if "ai_operation" in values:
+        return "vercel"
+    if "ml_type" in values:
+        return "mlflow"
+    if "litellm_call" in values or "litellm_usage" in values:
+        return "litellm"
+    head = scope.partition(".")[0].lower()
+    if head in ("openlit", "pydantic-ai", "logfire", "langsmith", "langwatch", "lmnr"):
+        return head
+    if "request_type" in values or "tl_kind" in values:
+        return "traceloop"
+    return "otel"
+
+
+def _error(values: Values, span: SpanRecord) -> tuple[str, str, int | None]:
+    """Error type as sent ("" = none), its class, and the HTTP status, also of a call that went well."""
+    status = tokens_of(values["http_status"]) if "http_status" in values else None
+    if status is not None and not 100 <= status <= 599:
+        status = None
+    said = values.get("error_type")
+    failed = (
+        span.status_code == 2
+        or said is not None
+        or (status is not None and status >= 400)
+        or values.get("lf_level") == "ERROR"
+    )
+    kind = message = ""
+    if span.events:
+        kind, message = exception_of(span.events)
+    if not failed and not (kind and span.status_code != 1):
+        return "", "", status
+    error_type = text_of(said)
+    if error_type.isdecimal() and len(error_type) == 3:
+        status = status or int(error_type)
+    if status is None:
+        text = text_of(values.get("error_text")) or message
+        status = status_in(span.status_message) or status_in(text)
+        if status is not None:
+            values.findings["http_status"] = status
+    word = error_word(error_type) if error_type else ""
+    if kind and (
+        not error_type or error_class(word, None) == "unknown" != error_class(error_word(kind), None)
+    ):
+        # The span's own word is vague ("AI_APICallError", "_OTHER"); the exception's is better.
+        word = error_word(kind)
+        error_type = error_type or kind
+    if not error_type:
+        leading = (
+            outline(span.status_message or text_of(values.get("error_text")))
+            .partition("(")[0]
+            .partition(":")[0]
+        )
+        error_type = leading if leading.isidentifier() else ""
+        word = word or error_word(error_type)
+        error_type = error_type or (str(status) if status is not None else "error")
+    klass = error_class(word, status)
+    if klass == "unknown" and word in NOT_SENT_TYPES:
+        klass = "not_sent"
+    return error_type[:MAX_TEXT], klass, status
+
+
+def _first_chunk(
+    values: Values, span: SpanRecord, duration: int | None, reading: Reading
+) -> tuple[int | None, bool | None]:
+    """Time to the first chunk in ns, and whether the call streamed (None = not told)."""
+    streaming = flag_of(values["stream"]) if "stream" in values else None
+    ttft: int | None = None
+    if "ttft_s" in values:
+        seconds = number_of(values["ttft_s"])
+        ttft = int(seconds * 1e9) if seconds is not None and abs(seconds) < 1e6 else None
+    elif "ttft_ms" in values or "bare_ttft_ms" in values:
+        ms = number_of(values.get("ttft_ms", values.get("bare_ttft_ms")))
+        ttft = int(ms * 1e6) if ms is not None and abs(ms) < 1e9 else None
+    for event in span.events:
+        if event.name in _FIRST_CHUNK_EVENTS:
+            streaming = True if streaming is None else streaming
+            if ttft is None:
+                ttft = event.time_ns - span.start_ns
+            break
+    if streaming is None:
+        operation = values.get("ai_operation")
+        if type(operation) is str and operation.endswith(".doStream"):
+            streaming = True
+    if ttft is not None and (ttft < 0 or (duration is not None and ttft > duration) or streaming is False):
+        ttft = None
+    if ttft is not None and streaming is None and "ttft_s" in values and not span.events:
+        # A number without a word about streaming: some senders put one on every call.
+        streaming = None
+    return ttft, streaming
+
+
+def _finish(value: object) -> str:
+    if value is None:
+        return ""
+    word = first_text(value).lower()
+    if not word:
+        return ""
+    return _FINISH.get(word) or _FINISH.get(word.rpartition(".")[2]) or "other"
+
+
+def _usage_source(values: Values, usage: Usage, scope: str, is_streaming: bool | None) -> str:
+    """Where the tokens come from: the provider, the sender's own count, the bill, or nowhere."""
+    if usage.input is None and usage.output is None:
+        return "absent"
+    said = values.get("usage_source")
+    if said in ("provider", "estimated", "absent"):
+        return str(said)
+    # OpenLIT counts by itself when a stream brings no usage, and only then leaves the cached parts out.
+    if is_streaming and scope.startswith("openlit") and usage.cached is None and usage.written is None:
+        return "estimated"
+    # Cohere's billed units are sent as doubles by the older convention.
+    if type(values.get("input")) is float and type(values.get("output")) in (float, type(None)):
+        return "billed"
+    return "provider"
+
+
+def _believable(usage: Usage, source: str, failed: bool, klass: str, operation: str) -> tuple[Usage, str]:
+    """Zeros and placeholders that mean unknown, taken out."""
+    if source == "absent":
+        return NO_USAGE if usage.flags == () else Usage(flags=usage.flags), source
+    if failed and not usage.input and not usage.output:
+        return NO_USAGE, "absent"
+    if operation in ("chat", "text_completion"):
+        if not usage.input and not usage.output:
+            return NO_USAGE, "absent"
+        if usage.input == 0:
+            usage = usage._replace(input=None, cached=None, written=None, written_1h=None, rule="")
+        # The opening event of an Anthropic stream says 1 output token; a cut stream never says more.
+        if failed and usage.output is not None and usage.output <= 1:
+            usage = usage._replace(output=None, reasoning=None)
+    elif operation in ("embeddings", "rerank") and not usage.input:
+        return NO_USAGE, "absent"
+    return usage, source
+
+
+def _cost(values: Values, dialect: str, usage_source: str) -> tuple[int | None, str, str, int | None, str]:
+    """Stated cost (by caller, provider or the SDK's price book), and what the emitter reckons, in nano-USD."""
+    amount = number_of(values["cost"]) if "cost" in values else None
+    currency = text_of(values.get("cost_currency")).upper() or "USD"
+    source = text_of(values.get("cost_source"))
+    is_price = amount is not None and 0 <= amount < 1e6 and currency == "USD"
+    if is_price and amount is not None and source in ("caller", "provider", "price_book", "cache"):
+        nano = round(amount * 1e9)
+        return nano, source, _id(values.get("price_version")), nano, f"wire:{dialect}"
+    wire = number_of(values["wire_cost"]) if "wire_cost" in values else amount if currency == "USD" else None
+    if wire is None or not 0 <= wire < 1e6 or (wire == 0 and usage_source == "absent"):
+        return None, "", "", None, ""
+    return None, "", "", round(wire * 1e9), f"wire:{dialect}"

@@ -1,0 +1,111 @@
+"""Tokens: one dialect's row at a time, and whether its input already holds the cached parts.
+
+What is stored is always inclusive: input is the total, cached and written parts inside it; output is the total,
+reasoning inside it. A part that contradicts its total is dropped, not guessed.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from .coerce import tokens_of
+from .scopes import counts_cache_apart
+from .values import Values
+
+# Field names of one row each, in the order in which they are believed.
+_ROWS: Final = (
+    ("input", "output", "cached", "written", "reasoning", "total"),
+    ("oi_input", "oi_output", "oi_cached", "oi_written", "oi_reasoning", "oi_total"),
+    ("lf_input", "lf_output", "lf_cached", "lf_written", "lf_reasoning", "lf_total"),
+    ("ml_input", "ml_output", "ml_cached", "ml_written", "ml_reasoning", "ml_total"),
+    ("bare_input", "bare_output", "bare_cached", "bare_written", "bare_reasoning", "bare_total"),
+)
+
+
+class Usage(NamedTuple):
+    """The token columns of a call; `flags` names what was mended."""
+
+    input: int | None = None
+    output: int | None = None
+    cached: int | None = None
+    written: int | None = None
+    written_1h: int | None = None
+    reasoning: int | None = None
+    rule: str = ""
+    flags: tuple[str, ...] = ()
+
+
+NO_USAGE: Final = Usage()
+
+
+def usage_of(values: Values, scope: str) -> Usage:
+    """The usage that the span reports, made inclusive; all None where it reports none."""
+    for row in _ROWS:
+        if row[0] in values or row[1] in values:
+            break
+    else:
+        return NO_USAGE
+    flags: tuple[str, ...] = ()
+    counts: list[int | None] = []
+    for field in row:
+        raw = values.get(field)
+        count = tokens_of(raw) if raw is not None else None
+        if count is None and raw is not None:
+            flags = ("invalid_usage",)
+        counts.append(count)
+    total_in, total_out, cached, written, reasoning, total = counts
+    written_1h = tokens_of(values["written_1h"]) if "written_1h" in values else None
+
+    rule = ""
+    if total_in is not None:
+        apart = (cached or 0) + (written or 0)
+        rule = "inclusive"
+        if apart:
+            rule = _rule(total_in, total_out, apart, total, row, values, scope)
+            if rule.startswith("exclusive"):
+                total_in += apart
+            if apart > total_in:
+                cached = written = written_1h = None
+                flags = (*flags, "usage_inconsistent")
+    elif cached is not None or written is not None:
+        cached = written = None
+
+    if total_out is not None:
+        if reasoning is not None and reasoning > total_out:
+            total_out += reasoning
+            flags = (*flags, "reasoning_apart")
+        elif total is not None and total_in is not None and total - total_in > total_out:
+            # Gemini reports thoughts apart from the candidates; without them the total tells the difference.
+            missing = total - total_in - total_out
+            if reasoning is None or missing == reasoning:
+                total_out += missing
+                flags = (*flags, "reasoning_apart")
+    else:
+        reasoning = None
+    if written_1h is not None and (written is None or written_1h > written):
+        written_1h = None
+    return Usage(total_in, total_out, cached, written, written_1h, reasoning, rule, flags)
+
+
+def _rule(
+    total_in: int,
+    total_out: int | None,
+    apart: int,
+    total: int | None,
+    row: tuple[str, ...],
+    values: Values,
+    scope: str,
+) -> str:
+    """Whether the cached parts lie inside the input or beside it, and what tells so."""
+    if row[0] == "lf_input" and "lf_summed" in values:
+        return "inclusive:buckets"
+    if total_in < apart:
+        return "exclusive:proof"
+    if total is not None and total_out is not None:
+        if total - total_out == total_in + apart:
+            return "exclusive:total"
+        if total - total_out == total_in:
+            return "inclusive:total"
+    if row[0] == "bare_input" or counts_cache_apart(scope) or (row[0] == "lf_input" and "lf_apart" in values):
+        return "exclusive:dialect"
+    return "inclusive"
