@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from tierlight._encode import Signal
 from tierlight._spool import Claim, Spool, request_size
-from tierlight._transport import Signal
 
 log = logging.getLogger("tierlight")
 

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 from tierlight import semconv
 from tierlight._record import FinishedCall, FinishedScore
+
+Signal = Literal["traces", "logs"]
 
 _SPAN_ATTRIBUTE = b"\x4a"  # Span.attributes = 9
 _LOG_ATTRIBUTE = b"\x32"  # LogRecord.attributes = 6

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import random
 import threading
 import time
 import uuid
@@ -17,61 +16,26 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tierlight import semconv
-from tierlight._backlog import Backlog
-from tierlight._encode import items_of, reframed
+from tierlight._encode import Signal
 from tierlight._finish import Finisher, drop_contents
 from tierlight._guard import report
 from tierlight._lifecycle import watch, watch_child_of_multiprocessing
 from tierlight._record import ExportSettings, FinishedCall, FinishedScore, Record
-from tierlight._spool import Spool, request_size
-from tierlight._transport import Answer, Signal, Transport, open_transport
+from tierlight._spool import Spool
+
+if TYPE_CHECKING:
+    from tierlight._delivery import Delivery
+    from tierlight._transport import Transport
 
 log = logging.getLogger("tierlight")
 
-_RESCUE_S = 0.3  # of the exit budget, for writing to the spool when the thread hangs
-_STEPS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)  # from the third failure in a row on the circuit is open
-_MAX_WAIT_S = 300.0
+_RESCUE_AT = 0.85  # of the exit budget: a thread that hangs even then is left, what it holds goes to disk
 _abandoned: list[
     Transport
 ] = []  # of the parent, in forked children: closing them there would disturb the parent
-
-
-@dataclass(slots=True)
-class Circuit:
-    """When to try next. Pure: time and chance come in.
-
-    Args:
-        chance: a number in 0..1 that spreads the first tries of many processes (full jitter).
-    """
-
-    failures: int = 0
-    until: float = 0.0
-    is_told: bool = False
-
-    def failed(self, now: float, chance: float, *, asked_s: float | None, is_denied: bool) -> None:
-        """Count a failure; `asked_s` is the collector's own Retry-After and wins."""
-        self.failures += 1
-        wait = _STEPS_S[min(self.failures, len(_STEPS_S)) - 1]
-        self.is_told = asked_s is not None
-        if asked_s is not None:
-            wait = min(asked_s, _MAX_WAIT_S)
-        elif is_denied:
-            self.failures = max(self.failures, len(_STEPS_S))
-            wait = _STEPS_S[-1]
-        elif self.failures < 3:
-            wait = max(0.1, wait * chance)
-        self.until = now + wait
-
-    def succeeded(self) -> None:
-        """Close it."""
-        self.failures, self.until, self.is_told = 0, 0.0, False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether even a flush should not try before the time."""
-        return self.failures >= 3 or self.is_told
 
 
 @dataclass(slots=True)
@@ -106,7 +70,6 @@ class Pipeline:
         self._queue: deque[Record] = deque()
         self._content_bytes = 0
         self._offered = 0
-        self._counts: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
         self._untold: Counter[str] = Counter()  # lost, and no span has told yet
         self._thread: threading.Thread | None = None
@@ -118,12 +81,8 @@ class Pipeline:
         self._send_until: float | None = None
         self._taken: list[deque[Record]] = []
         self._in_hand: list[_Payload] = []
-        self._circuit = Circuit()
-        self._may_probe = False
-        self._is_unreachable = False
-        self._refusals_logged: set[str] = set()
-        self._transport = self._given_transport
-        self._backlog: Backlog | None = None
+        self._rescued = 0
+        self._delivery: Delivery | None = None  # the export thread's
 
     # ---- any thread --------------------------------------------------------------------------------------
 
@@ -188,10 +147,12 @@ class Pipeline:
             if not self._is_closing:
                 self._is_closing = True
                 self._send_until = now + budget / 2
+                if self._delivery is not None:
+                    self._delivery.send_until = self._send_until
                 if self._queue and self._thread is None:
                     self._start()
                 self._lock.notify_all()
-            deadline = now + max(0.0, budget - _RESCUE_S)
+            deadline = now + budget * _RESCUE_AT
             while self._thread is not None and not self._is_stopped:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -212,25 +173,25 @@ class Pipeline:
         """Counters since the start of the process: offered, delivered, queued, spooled (waiting in the spool),
         recovered (left by other processes and delivered), requests, failures, and dropped with its reasons."""
         with self._lock:
-            backlog = self._backlog
+            delivery = self._delivery
+            counts = delivery.counts if delivery is not None else Counter[str]()
             return {
                 "offered": self._offered,
-                "delivered": self._counts["delivered"],
+                "delivered": counts["delivered"],
                 "queued": len(self._queue),
-                "spooled": (backlog.waiting if backlog is not None else 0) + self._counts["rescued"],
-                "recovered": self._counts["recovered"],
-                "requests": self._counts["requests"],
-                "failures": self._counts["failures"],
+                "spooled": (delivery.backlog.waiting if delivery is not None else 0) + self._rescued,
+                "recovered": counts["recovered"],
+                "requests": counts["requests"],
+                "failures": counts["failures"],
                 "dropped": sum(self._losses.values()),
                 **{f"dropped.{reason}": count for reason, count in sorted(self._losses.items())},
             }
 
     def start_afresh(self) -> None:
         """In a forked child: the queue, the thread, the connection and the spool files are the parent's."""
-        if self._transport is not None and self._given_transport is None:
-            _abandoned.append(self._transport)
-        if self._backlog is not None:
-            self._backlog.forget()
+        if self._delivery is not None:
+            self._delivery.backlog.forget()
+            _abandoned.append(self._delivery.transport)
         self._settings = _with_own_instance(self._settings)
         self._reset()
 
@@ -259,8 +220,8 @@ class Pipeline:
         losses = sum(self._losses.values())
         is_clean = losses == self._losses_at_flush
         self._losses_at_flush = losses
-        waiting = self._backlog.waiting if self._backlog is not None else 0
-        return is_clean and not self._queue and not waiting and not self._counts["rescued"]
+        waiting = self._delivery.backlog.waiting if self._delivery is not None else 0
+        return is_clean and not self._queue and not waiting and not self._rescued
 
     def _rescue(self, records: list[Record], payloads: list[_Payload]) -> None:
         """Put records on disk from whatever thread this is, without the network, prices or the thread's own spool."""
@@ -273,7 +234,7 @@ class Pipeline:
                     self._lost("shutdown", payload.items)
                 else:
                     spool.append(payload.signal, payload.body)
-                    self._counts["rescued"] += payload.items
+                    self._rescued += payload.items
                     self._untold -= Counter(payload.told)
             if spool is not None:
                 spool.close()
@@ -285,27 +246,27 @@ class Pipeline:
     def _run(self) -> None:
         watch_child_of_multiprocessing()
         _suppress_instrumentation()
-        finisher = Finisher(self._settings)
         try:
-            folder = Path(self._settings.spool_dir) if self._settings.spool_dir else None
-            self._backlog = Backlog(folder, self._settings.max_queue_bytes, self._lost)
-            if self._transport is None:
-                self._transport = open_transport(self._settings)
-            while self._turn(finisher):
+            from tierlight._delivery import Delivery  # loads http.client and ssl: not on the calling thread
+
+            finisher = Finisher(self._settings)
+            delivery = self._delivery = Delivery(self._settings, self._given_transport, self._lost)
+            while self._turn(finisher, delivery):
                 pass
         except BaseException as error:  # noqa: BLE001  the last resort: the user's process lives on without us
             report("export", error)
         finally:
             self._stop()
 
-    def _turn(self, finisher: Finisher) -> bool:
+    def _turn(self, finisher: Finisher, delivery: Delivery) -> bool:
         """Wait for something to do and do it; False when it was the last time."""
         with self._lock:
-            self._wait_until_due()
+            is_due = self._wait_until_due(delivery)
             asked, is_last = self._flushes_asked, self._is_closing
             is_flush = asked > self._flushes_done
-            self._may_probe = is_flush and not self._circuit.is_open  # a flush gets one try before the time
-            self._taken = self._take(everything=is_flush or is_last)
+            delivery.may_probe = is_flush and not delivery.circuit.is_open
+            delivery.send_until = self._send_until
+            self._taken = self._take(everything=is_flush or is_last) if is_due else []
         if self._taken and not is_last:
             finisher.load_prices()
         while self._taken:
@@ -314,31 +275,32 @@ class Pipeline:
             self._in_hand = list(self._payloads(finisher, self._taken[0], untold))
             del self._taken[0]
             while self._in_hand:
-                self._deliver(self._in_hand[0])
+                self._deliver(self._in_hand[0], delivery)
                 del self._in_hand[0]
-        self._send_backlog()
+        delivery.send_backlog(lambda: len(self._queue) >= self._batch_records and not self._is_closing)
         with self._lock:
             if asked > self._flushes_done:
                 self._flushes_done = asked
                 self._lock.notify_all()
             return not is_last
 
-    def _wait_until_due(self) -> None:
+    def _wait_until_due(self, delivery: Delivery) -> bool:
+        """Wait for a batch, a flush, the end, or the time to send the backlog; False when it is only the last."""
         while not (self._is_closing or self._flushes_asked > self._flushes_done):
             waiting = len(self._queue)
             if waiting >= self._batch_records or self._content_bytes >= self._batch_bytes:
-                return
+                return True
             now = time.monotonic()
-            wake: float | None = None
-            if waiting:
-                if self._cut_at is None:
-                    self._cut_at = now + self._settings.schedule_delay_s
-                wake = self._cut_at
-            if self._backlog is not None and self._backlog.may_have_more:
-                wake = self._circuit.until if wake is None else min(wake, self._circuit.until)
-            if wake is not None and wake <= now:
-                return
+            if waiting and self._cut_at is None:
+                self._cut_at = now + self._settings.schedule_delay_s
+            if self._cut_at is not None and now >= self._cut_at:
+                return True
+            resend_at = delivery.resend_at
+            if resend_at is not None and now >= resend_at:
+                return False
+            wake = min((moment for moment in (self._cut_at, resend_at) if moment is not None), default=None)
             self._lock.wait(None if wake is None else wake - now)
+        return True
 
     def _take(self, *, everything: bool) -> list[deque[Record]]:
         """Move one batch, or all of the queue in batches, out of the queue."""
@@ -385,119 +347,24 @@ class Pipeline:
         if scores:
             yield _Payload("logs", finisher.request(scores), len(scores))
 
-    # ---- sending (export thread) -------------------------------------------------------------------------
-
-    def _deliver(self, payload: _Payload) -> None:
+    def _deliver(self, payload: _Payload, delivery: Delivery) -> None:
         """Send a fresh request, or keep it for later."""
-        delivered: int | None = None
-        if self._may_send():
-            delivered = self._send(payload.signal, payload.body, payload.items)
-        if delivered is None:
-            self._keep(payload.signal, payload.body, payload.items)
-        else:
-            self._counts["delivered"] += delivered
-        with self._lock:  # the losses that it tells of are on their way
-            self._untold -= Counter(payload.told)
-
-    def _send_backlog(self) -> None:
-        """Send what was kept, oldest first, until it is all gone, a try fails or fresh records are due."""
-        backlog = self._backlog
-        assert backlog is not None
-        while backlog.may_have_more and self._may_send():
-            kept = backlog.next()
-            if kept is None:
-                return
-            signal, body = kept
-            items = request_size(body)
-            delivered = self._send(signal, body, items)
+        delivered = delivery.deliver(payload.signal, payload.body, payload.items)
+        with self._lock:
+            if self._is_stopped:
+                return  # it took too long: `shutdown` has put this on disk meanwhile
             if delivered is None:
-                return
-            self._counts["delivered" if backlog.passed(items) else "recovered"] += delivered
-            if len(self._queue) >= self._batch_records and not self._is_closing:
-                return
-
-    def _keep(self, signal: Signal, body: bytes, items: int) -> None:
-        assert self._backlog is not None
-        self._backlog.keep(signal, body, items)
-
-    def _may_send(self) -> bool:
-        now = time.monotonic()
-        if self._send_until is not None and (now >= self._send_until or self._circuit.failures):
-            return False  # at the end of the process one failure is enough
-        return self._may_probe or now >= self._circuit.until
-
-    def _send(self, signal: Signal, body: bytes, items: int) -> int | None:
-        """One request and what follows from its answer.
-
-        Returns:
-            How many of the items were delivered; None when all must be kept and tried later.
-        """
-        timeout_s = self._settings.timeout_s
-        if self._send_until is not None:
-            timeout_s = min(timeout_s, max(0.05, self._send_until - time.monotonic()))
-        assert self._transport is not None
-        self._counts["requests"] += 1
-        answer = self._transport.send(signal, body, timeout_s)
-        if answer.kind in {"retry", "denied"}:
-            self._failed(answer)
-            return None
-        self._circuit.succeeded()
-        if self._is_unreachable:
-            self._is_unreachable = False
-            log.info("tierlight delivers to %s again.", _without_credentials(self._settings.endpoint))
-        if answer.kind == "too_large":
-            return self._send_in_halves(signal, body, items, answer)
-        rejected = items if answer.kind == "refused" else min(answer.rejected, items)
-        if rejected:
-            self._refused(answer.message, "refused", rejected)
-        return items - rejected
-
-    def _send_in_halves(self, signal: Signal, body: bytes, items: int, answer: Answer) -> int:
-        """What the collector finds too large, in two pieces; a single span that it will not take is lost."""
-        parts = [bytes(item) for item in items_of(body)]
-        if len(parts) < 2:
-            self._refused(answer.message, "too_large", items)
-            return 0
-        delivered = 0
-        for half in (parts[: len(parts) // 2], parts[len(parts) // 2 :]):
-            piece = reframed(body, half)
-            sent = self._send(signal, piece, len(half))
-            if sent is None:
-                self._keep(signal, piece, len(half))
-            delivered += sent or 0
-        return delivered
-
-    def _failed(self, answer: Answer) -> None:
-        self._counts["failures"] += 1
-        self._may_probe = False
-        self._circuit.failed(
-            time.monotonic(), random.random(), asked_s=answer.retry_after_s, is_denied=answer.kind == "denied"
-        )
-        if not self._is_unreachable:
-            self._is_unreachable = True
-            assert self._backlog is not None
-            log.warning(
-                "tierlight cannot deliver to %s (%s). Calls are not affected; spans are kept %s and sent later.",
-                _without_credentials(self._settings.endpoint),
-                answer.message,
-                self._backlog.place,
-            )
-
-    def _refused(self, message: str, reason: str, items: int) -> None:
-        self._lost(reason, items)
-        if message not in self._refusals_logged and len(self._refusals_logged) < 20:
-            self._refusals_logged.add(message)
-            log.warning(
-                "The collector does not take %d spans or scores: %s", items, message or "no reason given"
-            )
+                delivery.backlog.keep(payload.signal, payload.body, payload.items)
+            else:
+                delivery.counts["delivered"] += delivered
+            if delivered != 0:  # the losses that it tells of are on their way
+                self._untold -= Counter(payload.told)
 
     def _stop(self) -> None:
         try:
-            if self._backlog is not None and (left := self._backlog.close()):
+            if self._delivery is not None and (left := self._delivery.close()):
                 self._lost("shutdown", left)
                 log.warning("%d spans could not be delivered and there is no spool to keep them.", left)
-            if self._transport is not None:
-                self._transport.close()
         except Exception as error:  # noqa: BLE001  the process must end whatever happens here
             report("close the export", error)
         with self._lock:
@@ -528,8 +395,3 @@ def _with_own_instance(settings: ExportSettings) -> ExportSettings:
         return settings
     resource[semconv.SERVICE_INSTANCE_ID] = str(uuid.uuid4())
     return dataclasses.replace(settings, resource=resource)
-
-
-def _without_credentials(address: str) -> str:
-    scheme, mark, rest = address.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"

@@ -23,8 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tierlight._encode import items_of
-from tierlight._transport import Signal
+from tierlight._encode import Signal, items_of
 
 try:
     import fcntl

@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from typing import IO, Any, Literal, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from tierlight._encode import partial_success
+from tierlight._encode import Signal, partial_success
 from tierlight._record import ExportSettings
 from tierlight.errors import ConfigurationError
-
-Signal = Literal["traces", "logs"]
 
 _CONNECT_TIMEOUT_S = 0.5
 _ANSWER_BYTES = 64 * 1024

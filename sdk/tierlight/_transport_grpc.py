@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from tierlight._encode import partial_success
+from tierlight._encode import Signal, partial_success
 from tierlight._record import ExportSettings
-from tierlight._transport import Answer, Signal
+from tierlight._transport import Answer
 from tierlight.errors import ConfigurationError
 
 _METHODS: dict[Signal, str] = {
