@@ -190,7 +190,8 @@ class Lease:
 class Ingest:
     """What both servers share: the way from a request's bytes to committed rows.
 
-    `costing` fills in the cost of every call before it is stored. `payload` makes what is sent on to other
+    `costing` fills in the cost of every call before it is stored. `content` keeps the prompts and answers that
+    senders chose to send; else they are dropped here. `payload` makes what is sent on to other
     backends (`payload.without_content`, or with); None = nothing is. `instance_id` is
     this collector's name in the chain of collectors that a forwarded request came through.
     """
@@ -201,6 +202,7 @@ class Ingest:
         *,
         limits: IngestLimits | None = None,
         costing: Costing | None = None,
+        content: bool = False,
         payload: Payload | None = None,
         instance_id: str = "",
         clock_ns: Callable[[], int] = time.time_ns,
@@ -210,6 +212,7 @@ class Ingest:
         self.admission = Admission(self.limits)
         self._store = store
         self._costing = costing
+        self._content = content
         self._payload = payload
         self.instance_id = instance_id
         self._clock_ns = clock_ns
@@ -278,10 +281,9 @@ class Ingest:
         else:
             decoded = decode_logs(raw, media_type, limits=self.limits)
             failed = []
-            for log in decoded.logs:
-                found = normalise_log(log)
-                scores.extend(found)
-                self.counters.add("logs_not_stored", not found)
+            found = [normalise_log(log, content=self._content) for log in decoded.logs]
+            scores.extend(score for score in found if score is not None)
+            self.counters.add("logs_not_stored", len(found) - len(scores))
         rejected = decoded.rejected + failed
         self._count(decoded, rejected)
         for normalised in spans:
@@ -303,11 +305,12 @@ class Ingest:
 
     def _normalise(self, spans: list[SpanRecord], arrived_ns: int) -> tuple[list[NormalisedSpan], list[str]]:
         fill = self._costing.fill if self._costing is not None else None
+        content = self._content
         done: list[NormalisedSpan] = []
         failed: list[str] = []
         for span in spans:
             try:
-                normalised = normalise(span, arrived_ns)
+                normalised = normalise(span, arrived_ns, content=content)
                 if fill is not None and normalised.call is not None:
                     fill(normalised.call)
             except InvalidRecord as error:

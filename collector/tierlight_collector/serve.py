@@ -1,0 +1,97 @@
+"""The collector as one block of code: both listeners, the ingest behind them and the forwarding, over one store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from .app import create_ingest_app
+from .costing import Costing
+from .forward import Forwarder, ForwardTarget, check_target
+from .grpc import serve_grpc
+from .guard import check_bind
+from .ingest import Ingest
+from .limits import IngestLimits
+from .payload import with_content, without_content
+from .server import listen, serve_http
+from .stores.protocol import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """What is running: the ports that were bound, and the parts that pages and commands ask."""
+
+    http_port: int
+    grpc_port: int | None
+    ingest: Ingest
+    forwarder: Forwarder | None
+
+
+@contextlib.asynccontextmanager
+async def serve_collector(
+    store: Store,
+    *,
+    host: str = "127.0.0.1",
+    http_port: int = 4318,
+    grpc_port: int | None = 4317,
+    names: Collection[str] = (),
+    limits: IngestLimits | None = None,
+    costing: Costing | None = None,
+    content: bool = False,
+    targets: Sequence[ForwardTarget] = (),
+    instance_id: str = "",
+    clock_ns: Callable[[], int] | None = None,
+    insecure: bool = False,
+) -> AsyncIterator[Collector]:
+    """Take OTLP inside the block; leaving it stops accepting, commits what is in flight and stops the forwarding.
+
+    The store stays the caller's to close. Port 0 takes a free one; `grpc_port=None` serves HTTP alone. `names` are
+    further host names that clients reach it by. `instance_id` should stay the same over restarts where targets may
+    send back to us.
+
+    Raises:
+        InsecureBind: others could reach `host`.
+        BadTarget: a forwarding target can't work.
+        OSError: a port is taken.
+    """
+    check_bind(host, insecure=insecure)
+    instance = instance_id or secrets.token_hex(8)
+    listener = listen(host, http_port)
+    bound_http = listener.getsockname()[1]
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        forwarder = None
+        if targets:
+            for target in targets:
+                check_target(target, [bound_http, *([grpc_port] if grpc_port else [])])
+            forwarder = Forwarder(store, targets, instance_id=instance)
+            sending = asyncio.create_task(forwarder.run())
+            stack.push_async_callback(_stopped, forwarder, sending)
+        ingest = Ingest(
+            store,
+            limits=limits,
+            costing=costing,
+            content=content,
+            payload=None
+            if forwarder is None
+            else with_content
+            if forwarder.wants_content
+            else without_content,
+            instance_id=instance,
+            **({"clock_ns": clock_ns} if clock_ns else {}),
+        )
+        stack.callback(ingest.close)
+        bound_grpc = None
+        if grpc_port is not None:
+            bound_grpc = await stack.enter_async_context(serve_grpc(ingest, host, grpc_port))
+        app = create_ingest_app(ingest, store, port=bound_http, names=[host, *names])
+        await stack.enter_async_context(serve_http(app, listener, ingest.limits))
+        yield Collector(bound_http, bound_grpc, ingest, forwarder)
+
+
+async def _stopped(forwarder: Forwarder, sending: asyncio.Task[None]) -> None:
+    forwarder.stop()
+    await sending
