@@ -11,7 +11,9 @@
 from ._call import Call, current_call
 from ._config import aflush, configure, flush, shutdown, stats
 from ._lifecycle import install_signal_flush
+from ._observe import carry, observe
 from ._route import Route, route
+from ._score import score
 from ._usage import ResponseFacts, usage_from
 from ._version import __version__
 from .errors import ConfigurationError, ScoreError, TierlightError
@@ -25,11 +27,14 @@ __all__ = [
     "TierlightError",
     "__version__",
     "aflush",
+    "carry",
     "configure",
     "current_call",
     "flush",
     "install_signal_flush",
+    "observe",
     "route",
+    "score",
     "shutdown",
     "stats",
     "usage_from",

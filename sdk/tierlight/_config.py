@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import unquote
 
 from . import semconv as s
-from ._guard import faults, guarded
+from ._content import ContentSettings
+from ._guard import attempt, faults
 from ._record import AttributeValue, ExportSettings
 from ._runtime import Runtime, activate, active
 from ._version import __version__
@@ -44,6 +45,11 @@ def configure(
     exit_timeout_s: float = 2.0,
     prices: str | os.PathLike[str] | Literal[False] | None = None,
     emit_draft_cost: bool = False,
+    content: bool | None = None,
+    max_content_bytes: int = 64 * 1024,
+    redact: Callable[[str], str] | None = None,
+    open_join_keys: Iterable[str] = (),
+    join_salt: str = "",
 ) -> None:
     """Start recording: until this is called, routes and wrapped clients only run what they stand around.
 
@@ -63,6 +69,13 @@ def configure(
         timeout_s: of one request, 1 by default; raise it for a collector far away.
         exit_timeout_s: all that the end of the process may be held up.
         prices: path of your own price file; False leaves pricing to the collector.
+        content: capture messages (or OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT); off by default.
+            Keys, tokens, e-mail addresses and card numbers are masked before anything leaves the process.
+        max_content_bytes: of one captured attribute.
+        redact: your own mask, run on each text after ours and off the calling thread; if it raises, the
+            texts of that call are dropped and its numbers kept.
+        open_join_keys: business keys whose values may leave as they are; of others only a hash is sent.
+        join_salt: a secret that the hashes are made with; the same wherever scores are sent from.
         emit_draft_cost: write the draft names `gen_ai.usage.cost.*` beside our own.
 
     Raises:
@@ -91,7 +104,20 @@ def configure(
         sample, follows_parent = sampler(environ)
         from ._export import Pipeline  # with its own imports, 20 ms: not for a process that only decorates
 
-        activate(Runtime(sink=Pipeline(settings), sample=sample, follows_parent=follows_parent))
+        activate(
+            Runtime(
+                sink=Pipeline(settings),
+                sample=sample,
+                follows_parent=follows_parent,
+                content=ContentSettings(
+                    captures=captures_content(environ) if content is None else content,
+                    max_bytes=max_content_bytes,
+                    redactor=redact,
+                ),
+                open_join_keys=frozenset(open_join_keys),
+                join_salt=join_salt.encode(),
+            )
+        )
     if previous is not None:
         previous.sink.shutdown(1.0)
 
@@ -101,6 +127,12 @@ def _is_off(environ: Mapping[str, str]) -> bool:
         environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
         or environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
     )
+
+
+def captures_content(environ: Mapping[str, str]) -> bool:
+    """What OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says of span attributes; events are not ours."""
+    said = environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "").strip().lower()
+    return said in ("true", "1", "span_only", "span_and_event")
 
 
 # ---- settings from arguments and environment ------------------------------------------------------------
@@ -280,7 +312,7 @@ def flush(timeout_s: float = 5.0) -> bool:
     runtime = active()
     if runtime is None:
         return True
-    return bool(guarded("flush")(runtime.sink.flush)(timeout_s))
+    return attempt("flush", lambda: runtime.sink.flush(timeout_s)) == (True, True)
 
 
 async def aflush(timeout_s: float = 5.0) -> bool:
@@ -305,4 +337,4 @@ def shutdown(timeout_s: float = 2.0) -> bool:
     runtime = activate(None)
     if runtime is None:
         return True
-    return bool(guarded("shut down")(runtime.sink.shutdown)(timeout_s))
+    return attempt("shut down", lambda: runtime.sink.shutdown(timeout_s)) == (True, True)

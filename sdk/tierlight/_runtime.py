@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from ._content import ContentSettings
 from ._identity import RandomIds, SystemClock
 from ._record import Clock, Ids, Sink
 
@@ -17,6 +18,7 @@ class Runtime:
     Args:
         sample: decides for a call without a parent, by its trace id; None keeps all.
         follows_parent: whether a call below a span keeps that span's decision instead.
+        open_join_keys: business keys whose values may leave as they are; of others only a hash is sent.
         chance: where judges draw their share from.
     """
 
@@ -25,6 +27,9 @@ class Runtime:
     ids: Ids = field(default_factory=RandomIds)
     sample: Callable[[int], bool] | None = None
     follows_parent: bool = True
+    content: ContentSettings = field(default_factory=ContentSettings)
+    open_join_keys: frozenset[str] = frozenset()
+    join_salt: bytes = b""
     chance: Callable[[], float] = field(default_factory=lambda: Random().random)
 
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from . import semconv as s
 from ._call import Call, current_call
+from ._content import Preparation
 from ._guard import guarded
 from ._record import AttributeValue, FinishedScore
 from ._runtime import Runtime, active
@@ -100,3 +101,54 @@ def score(
     if weight is not None:
         attributes[s.TIERLIGHT_SCORE_WEIGHT] = float(weight)
     _offer(runtime, attributes, call, response_id, join, explanation, trace_id or 0, span_id or 0)
+
+
+@guarded("record a score")
+def _offer(
+    runtime: Runtime,
+    attributes: dict[str, AttributeValue],
+    call: Call | str | None,
+    response_id: str | None,
+    join: Mapping[str, str] | None,
+    explanation: str | None,
+    trace_id: int,
+    span_id: int,
+) -> None:
+    if call is None and response_id is None and not join and not trace_id:
+        call = current_call()
+        if call is None:
+            return  # sampled out, or no call to speak of
+    if isinstance(call, Call):
+        if not call.is_recorded:
+            return
+        attributes[s.TIERLIGHT_CALL_ID] = call.id
+        trace_id = trace_id or call.trace_id
+    elif call:
+        attributes[s.TIERLIGHT_CALL_ID] = call
+    if join:
+        attributes.update(join_attributes(runtime, join))
+    record = FinishedScore(runtime.clock.time_ns(), attributes, trace_id, span_id)
+    if explanation and runtime.content.captures:
+        attributes[s.GEN_AI_EVALUATION_EXPLANATION] = explanation[: runtime.content.max_bytes]
+        record.prepare = Preparation(runtime.content, {}, (s.GEN_AI_EVALUATION_EXPLANATION,))
+    runtime.sink.offer(record)
+
+
+def join_attributes(runtime: Runtime, join: Mapping[str, str]) -> dict[str, AttributeValue]:
+    """`tierlight.join.<key>` for each business key: as it is where allow-listed, else only its hash."""
+    return {
+        f"{s.TIERLIGHT_JOIN_PREFIX}{key}": str(value)
+        if key in runtime.open_join_keys
+        else hashed_join_value(key, str(value), runtime.join_salt)
+        for key, value in join.items()
+    }
+
+
+def hashed_join_value(key: str, value: str, salt: bytes = b"") -> str:
+    """What is sent of a business key: the same on every machine with the same salt, and not the key itself.
+
+    Args:
+        salt: a secret of the team (`configure(join_salt=...)`); without one a short value, such as a
+            ticket number, can be found by trying them all.
+    """
+    return hmac.new(salt or b"tierlight", f"{key}\0{value}".encode(), hashlib.sha256).hexdigest()[:32]

@@ -86,6 +86,30 @@ class Tap:
         return facts_from_chunks([*head, *(one for one in tail if id(one) not in known)], is_complete)
 
 
+class WatchingTap(Tap):
+    """Leaves the call open: what the stream said is only kept for the call's own end."""
+
+    __slots__ = ()
+
+    def complete(self, result: object = None) -> None:
+        """Keep what the whole stream said."""
+        self._keep(True)
+
+    def fail(self, error: BaseException) -> None:
+        """Keep what had arrived; the error goes its own way."""
+        self._keep(False)
+
+    def abandon(self) -> None:
+        """Keep what had arrived."""
+        self._keep(False)
+
+    def _keep(self, is_complete: bool) -> None:
+        self._let_go()
+        facts = self._facts(is_complete)
+        if facts is not None:
+            self.call.take_facts(facts)
+
+
 # ---- provider streams: no values are sent in ------------------------------------------------------------
 
 
