@@ -325,9 +325,9 @@ async def aflush(timeout_s: float = 5.0) -> bool:
 def stats() -> dict[str, int]:
     """Counters since `configure()`: what was offered, delivered, spooled and dropped, by reason; and our own faults."""
     runtime = active()
-    counted: dict[str, int] = (
-        dict(guarded("count")(runtime.sink.stats)() or {}) if runtime is not None else {}
-    )
+    counted: dict[str, int] = {}
+    if runtime is not None:
+        counted.update(attempt("count", lambda: runtime.sink.stats())[1] or {})
     counted["faults"] = sum(faults.values())
     return counted
 
