@@ -26,6 +26,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tierlight import semconv
 
 from .content import is_content_key
+from .drafts import maker
 from .errors import BadRequest, InvalidRecord
 from .limits import IngestLimits
 from .records import AttributeValue, EventRecord, LogRecord, Resource, SpanRecord
@@ -39,6 +40,8 @@ DEPTH_MARK: Final = "[truncated: depth]"
 NO_TRACE: Final = bytes(16)
 NO_SPAN: Final = bytes(8)
 NO_LIMITS_SET: Final = IngestLimits()
+
+_make_span: Final = maker(SpanRecord)
 
 M = TypeVar("M", bound=Message)
 
@@ -252,9 +255,12 @@ class _ProtoWalker(_Walker):
             self.tally("links", len(span.links) - self.limits.links)
         status_code, status_message = 0, ""
         if span.HasField("status"):
-            status_code = span.status.code
-            status_message = self.text(span.status.message, "")
-        return SpanRecord(
+            status = span.status
+            status_code = status.code
+            status_message = status.message
+            if status_message:
+                status_message = self.text(status_message, "")
+        return _make_span(
             trace_id,
             span_id,
             self.parent(parent) if parent else b"",
@@ -466,7 +472,7 @@ class _JsonWalker(_Walker):
         parent_id = _hex(parent)
         if parent and not parent_id:
             self.tally("parents")
-        return SpanRecord(
+        return _make_span(
             trace_id,
             span_id,
             self.parent(parent_id),

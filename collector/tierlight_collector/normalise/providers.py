@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
-from .models import ROUTERS
-from .values import Values
+from .models import ROUTERS, family
 
 # What dialects say -> canonical. "" = a framework's name, which says nothing about the provider.
 _ALIASES: Final = {
@@ -274,29 +273,68 @@ def provider_of_scope(scope: str) -> str:
     return ""
 
 
-def provider_of(values: Values, scope: str, model: str) -> str:
-    """The provider of a call; the host is believed before the name where the name is only the client's."""
-    said = values.get("provider")
-    name = canonical(said) if type(said) is str else ""
-    host = values.get("host")
-    if name and name != "openai":
-        return name
-    at_host = _host_provider(values, host) if type(host) is str else ""
-    if name:
-        return at_host or name
-    for other in (values.get("litellm_model"), values.get("error_provider")):
-        if type(other) is str:
-            found = provider_of_model(other) if "/" in other else canonical(other)
-            if found:
-                return found
-    if "/" in model and (found := provider_of_model(model)):
-        return found
-    return at_host or provider_of_scope(scope) or provider_of_model(model)
+class Identity(NamedTuple):
+    """Who was asked for what, and what answered; "" where it is not told."""
+
+    provider: str
+    request_model: str
+    response_model: str
+    is_suspect: bool  # the client's name beside a model that its provider does not have
 
 
-def _host_provider(values: Values, host: str) -> str:
-    port = values.get("port")
-    return provider_at(f"{host}:{port}" if port is not None and "://" not in host else host)
+@lru_cache(maxsize=8192)
+def identify(
+    said: str, host: str, hinted: str, scope: str, name: str, request: str, response: str
+) -> Identity:
+    """Provider and models of a call in one spelling.
+
+    The host is believed before the name where the name is only the client's: every instrumentation of the OpenAI
+    client says `openai`. `hinted` is a second name for the provider, or `provider/model`.
+    """
+    provider = canonical(said)
+    model = response or request
+    if not provider or provider == "openai":
+        at_host = provider_at(host) if host else ""
+        if provider:
+            provider = at_host or provider
+        else:
+            provider = (
+                (provider_of_model(hinted) if "/" in hinted else canonical(hinted))
+                or (provider_of_model(model) if "/" in model else "")
+                or at_host
+                or provider_of_scope(scope)
+                or provider_of_model(model)
+                or _provider_in_name(name)
+            )
+    is_suspect = False
+    if provider == "openai" and model:
+        is_suspect = provider_of_model(model) not in ("", "openai") or family(model).startswith(_OPEN_WEIGHTS)
+    request = bare_model(request, provider) if request else ""
+    response = bare_model(response, provider) if response else ""
+    return Identity(provider, (request or response)[:200], response[:200], is_suspect)
+
+
+# Models that OpenAI does not serve under its own name.
+_OPEN_WEIGHTS: Final = ("llama", "qwen", "mixtral", "phi-", "glm-", "yi-", "deepseek")
+
+
+def _provider_in_name(name: str) -> str:
+    """The provider that a class name begins with or ends in: `OpenAIChatGenerator.run`, `ChatAnthropic`."""
+    low = name.lower().removeprefix("async").removeprefix("chat")
+    for word in (
+        "azureopenai",
+        "openai",
+        "anthropic",
+        "cohere",
+        "mistral",
+        "gemini",
+        "ollama",
+        "groq",
+        "bedrock",
+    ):
+        if low.startswith(word):
+            return _ALIASES[word]
+    return ""
 
 
 @lru_cache(maxsize=4096)

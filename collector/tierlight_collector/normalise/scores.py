@@ -9,7 +9,6 @@ from tierlight import semconv
 
 from ..records import LogRecord, ScoreKind, ScoreRecord, SpanRecord
 from .coerce import mapping_of, number_of, text_of
-from .values import Values
 
 MAX_NAME: Final = 100
 MAX_EXPLANATION: Final = 4000
@@ -88,13 +87,13 @@ def score_of(log: LogRecord, *, content: bool) -> ScoreRecord | None:
 
 
 def inline_scores(
-    values: Values, span: SpanRecord, call_id: str, *, content: bool
+    extras: Sequence[tuple[str, Any]], span: SpanRecord, call_id: str, *, content: bool
 ) -> tuple[ScoreRecord, ...]:
     """The scores that stand on the span itself: ours, OpenInference's evaluations, Logfire's feedback."""
     found: list[ScoreRecord] = []
     rows: dict[str, dict[str, Any]] = {}
     feedback: dict[str, Any] = {}
-    for key, value in values.extras:
+    for key, value in extras:
         if key.startswith(semconv.TIERLIGHT_SCORE_PREFIX):
             name = _name(key[len(semconv.TIERLIGHT_SCORE_PREFIX) :])
             number = number_of(value) if not isinstance(value, bool) else float(value)

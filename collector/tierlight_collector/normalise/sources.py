@@ -1,8 +1,14 @@
-"""The table from attribute keys to fields, and the walk that uses it."""
+"""From attribute keys to fields, by a plan that is made once for every set of keys.
+
+Every dialect module lists, per field, the keys it reads, best first; the dialects are ranked in `DIALECTS`. Of
+several keys for one field the best ranked that is not empty wins, whatever the order of the attributes. Senders
+repeat themselves: nearly every span has a set of keys that was seen before, and is read by one C-level fetch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Final
 
 from tierlight import semconv
@@ -10,66 +16,128 @@ from tierlight import semconv
 from ..content import is_content_key
 from . import langfuse, litellm, mlflow, openinference, otel, own, platforms, traceloop, vercel
 from .coerce import unquoted
-from .values import Values
+from .usage import ROWS
+from .values import Plan, Values
 
 DIALECTS: Final = (own, otel, openinference, vercel, litellm, traceloop, langfuse, platforms, mlflow)
 
-_EXTRA: Final = "*"
 _EXTRA_PREFIXES: Final = (
     semconv.TIERLIGHT_SCORE_PREFIX,
     semconv.TIERLIGHT_JOIN_PREFIX,
-    "evaluations.",
-    "annotations.",
-    "trace.evaluations.",
-    "session.evaluations.",
+    "evaluations",
+    "annotations",
+    "trace.evaluations",
+    "session.evaluations",
     "logfire.feedback.",
 )
+# Marker fields of the dialects, in the order in which they name a span's dialect.
+_DIALECT_MARKERS: Final = (
+    ("schema", "tierlight"),
+    ("role", "tierlight"),
+    ("oi_kind", "openinference"),
+    ("lf_type", "langfuse"),
+    ("ai_operation", "vercel"),
+    ("ml_type", "mlflow"),
+    ("litellm_call", "litellm"),
+    ("litellm_usage", "litellm"),
+)
+_REFINED: Final = frozenset(
+    {
+        "oi_kind",
+        "lf_type",
+        "ml_type",
+        "litellm_call",
+        "litellm_usage",
+        "langwatch_metrics",
+        "metadata",
+        "lf_usage",
+    }
+)
+_MAX_PLANS: Final = 10_000
 
-# key -> (field or "" or "*", rank, holds content)
-_Entry = tuple[str, int, bool]
 
-
-def _table() -> dict[str, _Entry]:
-    table: dict[str, _Entry] = {}
+def _ranked() -> dict[str, tuple[int, str]]:
+    ranks: dict[str, tuple[int, str]] = {}
     for order, dialect in enumerate(DIALECTS):
         for field, keys in dialect.SOURCES.items():
             for rank, key in enumerate(keys):
-                table.setdefault(key, (field, order * 100 + rank, is_content_key(key)))
-    return table
+                ranks.setdefault(key, (order * 100 + rank, field))
+    return ranks
 
 
-_TABLE: Final = _table()
-_MAX_REMEMBERED: Final = 20_000
+_RANKED: Final = _ranked()
+_PLANS: Final[dict[tuple[str, ...], Plan]] = {}
 
 
-def _entry(key: str) -> _Entry:
-    """The entry of a key that no dialect lists; remembered, as senders repeat themselves."""
-    entry = (_EXTRA if key.startswith(_EXTRA_PREFIXES) else "", 0, is_content_key(key))
-    if len(_TABLE) < _MAX_REMEMBERED:
-        _TABLE[key] = entry
-    return entry
+def plan_of(keys: tuple[str, ...]) -> Plan:
+    """The plan for spans with these attribute keys."""
+    sources = sorted((*_RANKED[key], key) for key in keys if key in _RANKED)
+    best: dict[str, str] = {}
+    others: list[tuple[str, str]] = []
+    for _, field, key in sources:
+        if field in best:
+            others.append((field, key))
+        else:
+            best[field] = key
+    order = sorted(best.items())
+    fetched = [key for _, key in order]
+    if not fetched:
+        fetch: Any = _nothing
+    elif len(fetched) == 1:
+        only = fetched[0]
+
+        def fetch(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
+            return (attributes[only],)
+
+    else:
+        fetch = itemgetter(*fetched)
+    dialect = next((name for marker, name in _DIALECT_MARKERS if marker in best), "")
+    return Plan(
+        fields=tuple(field for field, _ in order),
+        fetch=fetch,
+        others=tuple(others),
+        content_keys=tuple(key for key in keys if is_content_key(key)),
+        extra_keys=tuple(key for key in keys if key.startswith(_EXTRA_PREFIXES)),
+        is_quoting=dialect in ("mlflow", "langfuse"),
+        is_refined=not _REFINED.isdisjoint(best),
+        usage_row=next((n for n, row in enumerate(ROWS) if row[0] in best or row[1] in best), None),
+        dialect=dialect,
+    )
+
+
+def _nothing(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
+    return ()
 
 
 def read(attributes: Mapping[str, Any]) -> Values:
     """The fields that the attributes speak of."""
-    values = Values()
-    ranks: dict[str, int] = {}
-    get = _TABLE.get
-    for key, value in attributes.items():
-        field, rank, is_content = get(key) or _entry(key)
-        if is_content and not isinstance(value, (int, float)):
-            values.content_keys.append(key)
-        if not field or value is None or value == "":
-            continue
-        if field == _EXTRA:
-            values.extras.append((key, value))
-            continue
-        if field in ranks and ranks[field] <= rank:
-            continue
-        if type(value) is str and value[0] == '"':
-            value = unquoted(value)
-            if not value:
-                continue
-        ranks[field] = rank
-        values[field] = value
+    keys = tuple(attributes)
+    plan = _PLANS.get(keys)
+    if plan is None:
+        plan = plan_of(keys)
+        if len(_PLANS) < _MAX_PLANS:
+            _PLANS[keys] = plan
+    fetched = plan.fetch(attributes)
+    values = Values(zip(plan.fields, fetched, strict=True))
+    values.plan = plan
+    values.findings = {}
+    if plan.is_quoting:
+        for field, value in zip(plan.fields, fetched, strict=True):
+            if type(value) is str and value[:1] == '"':
+                values[field] = unquoted(value)
+        fetched = tuple(values.values())
+    if "" in fetched or None in fetched:
+        _fall_back(values, plan, attributes)
     return values
+
+
+def _fall_back(values: Values, plan: Plan, attributes: Mapping[str, Any]) -> None:
+    """Put the next best source in the place of an empty one, or nothing."""
+    for field in plan.fields:
+        value = values[field]
+        if value is None or value == "":
+            del values[field]
+    for field, key in plan.others:
+        if field not in values:
+            value = attributes[key]
+            values.fill(field, unquoted(value) if type(value) is str else value)

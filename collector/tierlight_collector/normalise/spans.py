@@ -13,8 +13,10 @@ from typing import Any, Final, get_args
 from tierlight import semconv
 
 from ..content import is_content_key
+from ..drafts import maker
 from ..records import (
     CallRecord,
+    ContentRecord,
     EventRecord,
     LogRecord,
     NormalisedSpan,
@@ -27,7 +29,7 @@ from . import langfuse, litellm, mlflow, openinference, platforms
 from .coerce import first_text, flag_of, mapping_of, number_of, text_of, tokens_of
 from .contents import contents_of
 from .failures import NOT_SENT_TYPES, error_class, error_word, exception_of, outline, status_in
-from .providers import bare_model, provider_of
+from .providers import identify
 from .roles import Reading, operation_of, role_of
 from .routes import NO_HINTS, http_route_name, is_generic, own_route, route_name
 from .scores import inline_scores, score_of
@@ -37,6 +39,11 @@ from .usage import NO_USAGE, Usage, usage_of
 from .values import Values
 
 NORM_VERSION: Final = 1
+
+_make_call: Final = maker(CallRecord)
+_make_span: Final = maker(SpanRecord)
+_make_normalised: Final = maker(NormalisedSpan)
+_make_hints: Final = maker(RouteHints)
 
 HOUR_NS: Final = 3_600_000_000_000
 MAX_TEXT: Final = 200  # characters of an id, a name, an error type
@@ -84,30 +91,28 @@ def normalise(span: SpanRecord, arrived_ns: int, *, content: bool = False) -> No
     The record's costs are unpriced apart from what the caller or the provider stated.
     """
     values = read(span.attributes)
-    if not values and not values.content_keys and not span.events:
-        reading = role_of(values, span.name, span.kind, span.scope)
-        if reading.role != "call":
-            return NormalisedSpan(_timely(span, arrived_ns), "other", _hints(values, span, "other"), None)
-    else:
+    plan = values.plan
+    if plan.is_refined:
         _refine(values, span)
-        reading = role_of(values, span.name, span.kind, span.scope)
-    hints = _hints(values, span, reading.role)
+    reading = role_of(values, span.name, span.kind, span.scope)
+    role = reading.role
+    hints = _hints(values, span, role)
     timely = _timely(span, arrived_ns)
     call = None
-    role = reading.role
     if role == "call":
         call = _call(values, span, timely, reading, hints, arrived_ns)
         if call.outcome == "not_sent":
             role, call = "other", None
-    scores = (
-        inline_scores(values, timely, call.call_id if call is not None else "", content=content)
-        if values.extras
-        else ()
-    )
-    contents = (
-        contents_of(span) if content and call is not None and (values.content_keys or span.events) else ()
-    )
-    return NormalisedSpan(_stripped(timely, values), role, hints, call, contents, scores)
+    scores: tuple[ScoreRecord, ...] = ()
+    if plan.extra_keys:
+        extras = [(key, span.attributes[key]) for key in plan.extra_keys]
+        scores = inline_scores(extras, timely, call.call_id if call is not None else "", content=content)
+    contents: tuple[ContentRecord, ...] = ()
+    if content and call is not None and (plan.content_keys or span.events):
+        contents = contents_of(span)
+    if plan.content_keys or values.findings or span.status_message or span.events:
+        timely = _stripped(timely, values)
+    return _make_normalised(timely, role, hints, call, contents, scores)
 
 
 def normalise_log(log: LogRecord, *, content: bool = False) -> ScoreRecord | None:
@@ -143,7 +148,7 @@ def _refine(values: Values, span: SpanRecord) -> None:
 def _hints(values: Values, span: SpanRecord, role: str) -> RouteHints:
     declared = _route_text(values.get("route"))
     dialect = _route_text(values.get("dialect_route"))
-    if not dialect and role == "call":
+    if not dialect and role == "call" and values.plan.dialect:
         if "lf_type" in values:
             dialect = _route_text(langfuse.span_route(span.name))
         elif ("litellm_call" in values or "litellm_usage" in values) and span.name != "litellm_request":
@@ -159,7 +164,7 @@ def _hints(values: Values, span: SpanRecord, role: str) -> RouteHints:
         elif role != "tool":
             name = _route_text(span.name)
     if declared or dialect or agent or prompt or name:
-        return RouteHints(declared, dialect, agent, prompt, name)
+        return _make_hints(declared, dialect, agent, prompt, name)
     return NO_HINTS
 
 
@@ -186,14 +191,15 @@ def _timely(span: SpanRecord, arrived_ns: int) -> SpanRecord:
 def _stripped(span: SpanRecord, values: Values) -> SpanRecord:
     """The span without content, with what was found in it."""
     message = span.status_message
-    if not values.content_keys and not values.findings and not message and not span.events:
-        return span
     attributes: Mapping[str, Any] = span.attributes
-    if values.content_keys or values.findings:
-        dropped = set(values.content_keys)
-        attributes = {key: value for key, value in span.attributes.items() if key not in dropped}
+    if values.plan.content_keys or values.findings:
+        kept = dict(attributes)
+        for key in values.plan.content_keys:
+            if not isinstance(kept[key], (int, float)):
+                del kept[key]
         for field, value in values.findings.items():
-            attributes[f"tierlight.found.{field}"] = value
+            kept[f"tierlight.found.{field}"] = value
+        attributes = kept
     events = tuple(
         EventRecord(
             event.name,
@@ -206,11 +212,21 @@ def _stripped(span: SpanRecord, values: Values) -> SpanRecord:
         )
         for event in span.events
     )
-    return replace(
-        span,
-        attributes=attributes,
-        events=events,
-        status_message=outline(message) if message else "",
+    return _make_span(
+        span.trace_id,
+        span.span_id,
+        span.parent_span_id,
+        span.name,
+        span.kind,
+        span.start_ns,
+        span.end_ns,
+        span.status_code,
+        outline(message) if message else "",
+        span.scope,
+        span.scope_version,
+        attributes,
+        events,
+        span.resource,
     )
 
 
@@ -236,12 +252,19 @@ def _call(
 
     error_type, klass, status = _error(values, span)
     request_model, response_model = _models(values, bool(error_type), reading.model)
-    provider = provider_of(values, span.scope, request_model or response_model)
-    request_model = bare_model(request_model, provider) if request_model else ""
-    response_model = bare_model(response_model, provider) if response_model else ""
-    request_model = request_model or response_model
+    provider, request_model, response_model, is_suspect = identify(
+        text_of(get("provider")),
+        _host(values),
+        text_of(get("litellm_model") or get("error_provider")),
+        span.scope,
+        "" if request_model or response_model else span.name,
+        request_model,
+        response_model,
+    )
+    if is_suspect:
+        flags = (*flags, "provider_suspect")
     operation = operation_of(reading.operation, values, span.name)
-    dialect = _dialect(values, span.scope)
+    dialect = values.plan.dialect or _dialect(values, span.scope)
 
     ttft, is_streaming = _first_chunk(values, span, duration, reading)
     usage = usage_of(values, span.scope)
@@ -286,7 +309,7 @@ def _call(
         cost_nusd, cost_source, price_version, wire_cost, wire_source = _cost(values, dialect, source)
 
     route, route_source = own_route(hints, resource.service_name)
-    return CallRecord(
+    return _make_call(
         span.trace_id,
         span.span_id,
         span.parent_span_id,
@@ -297,8 +320,8 @@ def _call(
         ttft,
         operation,
         provider,
-        request_model[:MAX_TEXT],
-        response_model[:MAX_TEXT],
+        request_model,
+        response_model,
         route,
         route_source,
         tier,
@@ -382,19 +405,17 @@ def _models(values: Values, failed: bool, named: str) -> tuple[str, str]:
     return request or named, response
 
 
+def _host(values: Values) -> str:
+    """Host name or URL, with the port where it is apart."""
+    host = values.get("host")
+    if type(host) is not str:
+        return ""
+    port = values.get("port")
+    return f"{host}:{port}" if port is not None and "://" not in host else host
+
+
 def _dialect(values: Values, scope: str) -> str:
-    if "schema" in values or "role" in values:
-        return "tierlight"
-    if "oi_kind" in values:
-        return "openinference"
-    if "lf_type" in values:
-        return "langfuse"
-    if "ai_operation" in values:
-        return "vercel"
-    if "ml_type" in values:
-        return "mlflow"
-    if "litellm_call" in values or "litellm_usage" in values:
-        return "litellm"
+    """The dialect of a span without a marker of its own."""
     head = scope.partition(".")[0].lower()
     if head in ("openlit", "pydantic-ai", "logfire", "langsmith", "langwatch", "lmnr"):
         return head
@@ -454,7 +475,9 @@ def _first_chunk(
     values: Values, span: SpanRecord, duration: int | None, reading: Reading
 ) -> tuple[int | None, bool | None]:
     """Time to the first chunk in ns, and whether the call streamed (None = not told)."""
-    streaming = flag_of(values["stream"]) if "stream" in values else None
+    streaming = values.get("stream")
+    if streaming is not None and type(streaming) is not bool:
+        streaming = flag_of(streaming)
     ttft: int | None = None
     if "ttft_s" in values:
         seconds = number_of(values["ttft_s"])
@@ -474,9 +497,6 @@ def _first_chunk(
             streaming = True
     if ttft is not None and (ttft < 0 or (duration is not None and ttft > duration) or streaming is False):
         ttft = None
-    if ttft is not None and streaming is None and "ttft_s" in values and not span.events:
-        # A number without a word about streaming: some senders put one on every call.
-        streaming = None
     return ttft, streaming
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from .coerce import tokens_of
+from .coerce import MAX_TOKENS, tokens_of
 from .scopes import counts_cache_apart
 from .values import Values
 
 # Field names of one row each, in the order in which they are believed.
-_ROWS: Final = (
+ROWS: Final = (
     ("input", "output", "cached", "written", "reasoning", "total"),
     ("oi_input", "oi_output", "oi_cached", "oi_written", "oi_reasoning", "oi_total"),
     ("lf_input", "lf_output", "lf_cached", "lf_written", "lf_reasoning", "lf_total"),
@@ -40,19 +40,21 @@ NO_USAGE: Final = Usage()
 
 def usage_of(values: Values, scope: str) -> Usage:
     """The usage that the span reports, made inclusive; all None where it reports none."""
-    for row in _ROWS:
-        if row[0] in values or row[1] in values:
-            break
+    planned = values.plan.usage_row
+    if planned is not None and not values.plan.is_refined:
+        row = ROWS[planned]
     else:
+        row = next((row for row in ROWS if row[0] in values or row[1] in values), ROWS[0])
+    get = values.get
+    counts = [get(field) for field in row]
+    if counts[0] is None and counts[1] is None:
         return NO_USAGE
     flags: tuple[str, ...] = ()
-    counts: list[int | None] = []
-    for field in row:
-        raw = values.get(field)
-        count = tokens_of(raw) if raw is not None else None
-        if count is None and raw is not None:
-            flags = ("invalid_usage",)
-        counts.append(count)
+    for index, raw in enumerate(counts):
+        if raw is not None and not (type(raw) is int and 0 <= raw <= MAX_TOKENS):
+            counts[index] = tokens_of(raw)
+            if counts[index] is None:
+                flags = ("invalid_usage",)
     total_in, total_out, cached, written, reasoning, total = counts
     written_1h = tokens_of(values["written_1h"]) if "written_1h" in values else None
 

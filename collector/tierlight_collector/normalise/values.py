@@ -1,24 +1,38 @@
-"""What a span says, by field: one walk over its attributes with one look at a prebuilt table for each.
-
-Every dialect module lists, per field, the keys it reads, best first. The dialects are ranked in `DIALECTS`;
-of several keys for one field the best ranked wins, whatever the order of the attributes.
-"""
+"""What one span says, by field, and the plan by which it was read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to read spans that carry one set of attribute keys; made once for each such set.
+
+    `fields` are filled from the keys that `fetch` gets, best source each; `others` are the sources to fall back on
+    when the best one is empty. `content_keys` may hold content, `extra_keys` end in a word of the user's.
+    """
+
+    fields: tuple[str, ...]
+    fetch: Callable[[Any], tuple[Any, ...]]
+    others: tuple[tuple[str, str], ...]
+    content_keys: tuple[str, ...]
+    extra_keys: tuple[str, ...]
+    is_quoting: bool  # a dialect that puts JSON quotes around its strings
+    is_refined: bool  # a dialect that hides facts in JSON
+    usage_row: int | None  # see `usage`
+    dialect: str  # "" = told by the scope
 
 
 class Values(dict[str, Any]):
     """Field name to value; absent and empty are the same: not there."""
 
-    __slots__ = ("content_keys", "extras", "findings")
+    __slots__ = ("findings", "plan")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.extras: list[tuple[str, Any]] = []  # scores, joins: keys that end in the user's own word
-        self.content_keys: list[str] = []
-        self.findings: dict[str, Any] = {}  # what was read out of content, which is stripped afterwards
+    plan: Plan
+    findings: dict[str, Any]  # what was read out of content, which is stripped afterwards
 
     def fill(self, field: str, value: Any) -> None:
         """Set the field unless it is known or the value says nothing."""
