@@ -21,9 +21,11 @@ from ..records import (
     CallPage,
     CallRow,
     ContentRecord,
+    CostChange,
     Cursor,
     Dim,
     Filters,
+    PastCost,
     Rollup,
     RouteInfo,
     ScoreEvidence,
@@ -32,7 +34,7 @@ from ..records import (
     StoreHealth,
     TimeRange,
 )
-from . import migrations, reading, sums
+from . import migrations, reading, repricing, sums
 from .backup import back_up
 from .decisions import Decisions
 from .files import DirectoryLock, ReaderPool, connect_reader, connect_writer
@@ -226,6 +228,18 @@ class SqliteStore(Decisions, OutboxTables):
         """Scores with arrival number > `after` in the order in which they met their calls."""
         with self._read() as connection:
             return reading.score_evidence(connection, self._dictionary, after, limit)
+
+    # ---- priced again -----------------------------------------------------------------------------------
+
+    def reprice(self, changes: Sequence[CostChange]) -> int:
+        """Write the new costs in one transaction, keep the old ones as history; gives the number of calls changed."""
+        dirty = self._writing().appender.dirty
+        return self._write(lambda connection: repricing.reprice(connection, dirty, changes, self._clock()))
+
+    def cost_history(self, trace_id: bytes, span_id: bytes, project: str = "default") -> list[PastCost]:
+        """What the call was taken to cost before it was priced again, oldest first."""
+        with self._read() as connection:
+            return repricing.history(connection, trace_id, span_id, project)
 
     # ---- keeping house ----------------------------------------------------------------------------------
 
