@@ -174,9 +174,9 @@ def test_guard_sees_waves_and_passes_independent_calls() -> None:
     steady = (random.random(5000) < 0.84).astype(float)
     level = np.repeat(np.where(np.arange(20) % 2 == 0, 0.95, 0.75), 250)
     waves = (random.random(5000) < level).astype(float)
-    assert windows.excess_deviation(steady, binary=True) < 0.015
-    assert windows.excess_deviation(waves, binary=True) == pytest.approx(0.1, abs=0.02)
-    assert windows.excess_deviation(waves[:1900], binary=True) == 0.0
+    assert windows.excess_deviation(steady) < 0.015
+    assert windows.excess_deviation(waves) == pytest.approx(0.1, abs=0.02)
+    assert windows.excess_deviation(waves[:1900]) == 0.0
 
 
 def test_threshold_of_one_in_forty_page_tests() -> None:

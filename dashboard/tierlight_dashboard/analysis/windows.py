@@ -68,35 +68,54 @@ def betting_lower(x: Floats, alpha: float = ALPHA) -> float:
     return low
 
 
-def excess_deviation(x: Floats, *, binary: bool, days: Sequence[int] | None = None) -> float:
+def spread_within(x: Floats) -> float:
+    """The variance that independent calls of this mean would have; the sample variance for scores."""
+    if is_binary(x):
+        mean = float(x.mean())
+        return mean * (1 - mean)
+    return float(x.var(ddof=1)) if len(x) > 1 else 0.0
+
+
+def excess_deviation(x: Floats, *, within: float | None = None, days: Floats | None = None) -> float:
     """How much block means vary beyond what independent calls give: the guard's standard deviation.
 
     Blocks are 250 calls in a row, or days (`days`: each call's day number) once there are 8 of them. 0 when
-    there are fewer than 8 blocks.
+    there are fewer than 8 blocks. `within` is the variance of independent calls where it is not that of `x`.
     """
     blocks: list[Floats]
-    if days is not None and len(set(days)) >= GUARD_BLOCKS:
-        number = np.asarray(days)
-        blocks = [x[number == day] for day in sorted(set(days))]
+    if days is not None and len(np.unique(days)) >= GUARD_BLOCKS:
+        blocks = [x[days == day] for day in np.unique(days)]
         blocks = [block for block in blocks if len(block) >= 20]
     else:
         blocks = [x[at : at + GUARD_BLOCK] for at in range(0, len(x) - GUARD_BLOCK + 1, GUARD_BLOCK)]
     if len(blocks) < GUARD_BLOCKS:
         return 0.0
     means = np.array([block.mean() for block in blocks])
-    mean = float(x.mean())
-    within = mean * (1 - mean) if binary else float(x.var(ddof=1))
     size = len(blocks) / sum(1 / len(block) for block in blocks)
-    return sqrt(max(0.0, float(means.var(ddof=1)) - within / size))
+    expected = (spread_within(x) if within is None else within) / size
+    return sqrt(max(0.0, float(means.var(ddof=1)) - expected))
 
 
 def is_binary(x: Floats) -> bool:
     return bool(np.all((x == 0) | (x == 1)))
 
 
-def null_bound(x: Floats, *, tolerance: float = 0.0, excess: float = 0.0) -> float:
-    """The null m of a reference of values in [0, 1] in their order of arrival, after guard and tolerance."""
-    lower = clopper_pearson_lower(int(x.sum()), len(x)) if is_binary(x) else betting_lower(x)
+def null_bound(
+    x: Floats, *, tolerance: float = 0.0, excess: float = 0.0, weight: Floats | None = None
+) -> float:
+    """The null m of a reference of values in [0, 1] in their order of arrival, after guard and tolerance.
+
+    `weight` is each call's inverse keep probability where telemetry is sampled; the reference then counts as
+    many calls as its weights are worth, (sum w)^2 / sum w^2.
+    """
+    if weight is not None and weight.min() < weight.max():
+        worth = float(weight.sum()) ** 2 / float((weight**2).sum())
+        share = float((weight * x).sum() / weight.sum())
+        lower = clopper_pearson_lower(floor(share * worth), floor(worth))
+    elif is_binary(x):
+        lower = clopper_pearson_lower(int(x.sum()), len(x))
+    else:
+        lower = betting_lower(x)
     return clip_null(lower - GUARD_Z * excess - tolerance)
 
 
