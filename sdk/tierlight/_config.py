@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from . import semconv as s
 from ._content import ContentSettings
 from ._guard import attempt, faults
-from ._record import AttributeValue, ExportSettings
+from ._record import AttributeValue, Clock, ExportSettings
 from ._runtime import Runtime, activate, active
 from ._version import __version__
 from .errors import ConfigurationError
@@ -50,6 +50,7 @@ def configure(
     redact: Callable[[str], str] | None = None,
     open_join_keys: Iterable[str] = (),
     join_salt: str = "",
+    clock: Clock | None = None,
 ) -> None:
     """Start recording: until this is called, routes and wrapped clients only run what they stand around.
 
@@ -76,6 +77,8 @@ def configure(
             texts of that call are dropped and its numbers kept.
         open_join_keys: business keys whose values may leave as they are; of others only a hash is sent.
         join_salt: a secret that the hashes are made with; the same wherever scores are sent from.
+        clock: what tells the time (`time_ns`, `perf_ns`) instead of the machine's clocks: for replaying
+            recorded calls.
         emit_draft_cost: write the draft names `gen_ai.usage.cost.*` beside our own.
 
     Raises:
@@ -116,6 +119,7 @@ def configure(
                 ),
                 open_join_keys=frozenset(open_join_keys),
                 join_salt=join_salt.encode(),
+                clock=clock or SystemClock(),
             )
         )
     if previous is not None:
