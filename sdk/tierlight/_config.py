@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from . import semconv as s
 from ._content import ContentSettings
 from ._guard import attempt, faults
+from ._identity import SystemClock
 from ._record import AttributeValue, Clock, ExportSettings
 from ._runtime import Runtime, activate, active
 from ._version import __version__
