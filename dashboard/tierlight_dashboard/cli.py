@@ -1,5 +1,0 @@
-"""The `tierlight` command."""
-
-
-def main() -> None:
-    """Run the command line."""
