@@ -1,5 +1,7 @@
 """Scores: each finds its call by one address, or is held until the call is there."""
 
+# ruff: noqa: S608 - only names of our own columns are put into statements; values are bound
+
 from __future__ import annotations
 
 import sqlite3
@@ -189,11 +191,18 @@ class Scorer:
                     self._held.discard((project, address))
 
     def move(self, loser_seq: int, winner_seq: int) -> None:
-        """The scores of a call that gave way to another belong to that one, where it has none of the kind."""
-        moved = self._connection.execute(
+        """The scores of a call that gave way to another belong to that one; of two of a kind the later counts."""
+        fields = "kind, value, weight, time_ns, evaluator_version, label, explanation"
+        same = "FROM scores AS lost WHERE lost.call_seq = ?1 AND lost.signal_id = kept.signal_id"
+        changed = self._connection.execute(
+            f"UPDATE scores AS kept SET ({fields}) = (SELECT {fields} {same}) WHERE kept.call_seq = ?2"
+            f" AND EXISTS (SELECT 1 {same} AND lost.time_ns > kept.time_ns)",
+            (loser_seq, winner_seq),
+        ).rowcount
+        changed += self._connection.execute(
             "UPDATE OR IGNORE scores SET call_seq = ? WHERE call_seq = ?", (winner_seq, loser_seq)
         ).rowcount
-        if moved:
+        if changed:
             for (start_ns,) in self._connection.execute(
                 "SELECT start_ns FROM calls WHERE seq IN (?, ?)", (winner_seq, loser_seq)
             ).fetchall():
