@@ -118,6 +118,24 @@ class PriceBook:
 
         return cls(user=user.parse(toml))
 
+    @classmethod
+    def from_sources(cls, *, user: bytes | None = None, listed: bytes | None = None) -> PriceBook:
+        """The user's `prices.toml`, and newer list prices than the installed ones; each may be left out.
+
+        Args:
+            listed: The JSON that the genai-prices project publishes (`prices show` names its version `gp:<8 hex>`).
+
+        Raises:
+            ConfigurationError: one of the two can't be used; the message says which and why.
+        """
+        from ._prices import genai
+        from ._prices import user as user_prices
+
+        own = user_prices.parse(user) if user is not None else None
+        if listed is None:
+            return cls(user=own)
+        return cls(user=own, listed=genai.parse(listed), listed_version=genai.version_of(listed))
+
     @property
     def version(self) -> str:
         """The versions of all sources in the order they are asked, such as `gp:0.2.3+ll:1.109.1`."""
@@ -192,6 +210,24 @@ class PriceBook:
                     return day
         return self._map().retirement(provider, model)
 
+    def disagreement(self, provider: str, model: str, at: datetime | int) -> Decimal | None:
+        """How far the second list is from the first, as a share of it: 0.1 = 10 % dearer (input and output summed).
+
+        None unless both lists have the model.
+        """
+        from ._prices import genai
+
+        provider, at_ns = canonical_provider(provider), _ns(at)
+        first = genai.layer(self._listed(), provider, model, "", self._listed_version)
+        second = self._map().layer(provider, model, "")
+        sums = []
+        for source in (first, second):
+            rate = source if source is None or isinstance(source, Rate) else source(at_ns)
+            if rate is None or not (rate.brackets[0].input or rate.brackets[0].output):
+                return None
+            sums.append((rate.brackets[0].input or 0) + (rate.brackets[0].output or 0))
+        return Decimal(sums[1]) / Decimal(sums[0]) - 1
+
     def rows(self) -> tuple[PriceRow, ...]:
         """Every price in the book, the user's first; then genai-prices; then what only the map has."""
         if not self._rows:
@@ -230,8 +266,7 @@ class PriceBook:
             self._layers[key] = layer
         if isinstance(layer, Rate | Unpriced):
             return layer
-        at_ns = at if isinstance(at, int) else int(at.timestamp() * 1_000_000) * 1000
-        return layer(at_ns) or Unpriced("unknown_model")
+        return layer(_ns(at)) or Unpriced("unknown_model")
 
     def _resolve(
         self, provider: str, model: str, response_model: str, context: str
@@ -294,6 +329,10 @@ class PriceBook:
 @cache
 def _default() -> PriceBook:
     return PriceBook()
+
+
+def _ns(at: datetime | int) -> int:
+    return at if isinstance(at, int) else int(at.timestamp() * 1_000_000) * 1000
 
 
 def _first_of(sources: list[Layer | Rate]) -> Layer:

@@ -6,12 +6,15 @@ checked as integers and the resolved prices kept, so that a price is a few multi
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from ..errors import ConfigurationError
 from .rates import Layer, Rate, UnitPrices, per_million
 
 if TYPE_CHECKING:
@@ -105,6 +108,33 @@ def version() -> str:
     from genai_prices import __version__
 
     return f"gp:{__version__}"
+
+
+def parse(payload: bytes) -> DataSnapshot:
+    """Prices from the JSON that the genai-prices project publishes.
+
+    Raises:
+        ConfigurationError: not that JSON, or of a form that the installed package can't read.
+    """
+    from genai_prices import types
+    from genai_prices.data_snapshot import DataSnapshot
+
+    try:
+        raw = json.loads(payload)
+        if not isinstance(raw, list):
+            raise ValueError(f"expected an array of providers, got {type(raw).__name__}")
+        providers = types._providers_from_raw(raw)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigurationError(
+            f"the list prices can't be read by genai-prices {version()}: {first_line}; fetch them again or upgrade it"
+        ) from error
+    return DataSnapshot(providers, from_auto_update=False)
+
+
+def version_of(payload: bytes) -> str:
+    """The version word of downloaded prices: the first 8 hex digits of their SHA-256."""
+    return f"gp:{hashlib.sha256(payload).hexdigest()[:8]}"
 
 
 def layer(
