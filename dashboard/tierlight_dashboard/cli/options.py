@@ -1,0 +1,64 @@
+"""Options that several commands share, and how they open the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tierlight_collector.errors import CollectorError
+from tierlight_collector.stores import open_store
+from tierlight_collector.stores.protocol import Store
+
+from .output import Format
+
+
+def default_store() -> str:
+    """$TIERLIGHT_STORE, or one file in the user's data folder."""
+    named = os.environ.get("TIERLIGHT_STORE")
+    if named:
+        return named
+    base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    return f"sqlite:///{base / 'tierlight' / 'tierlight.db'}"
+
+
+StoreOption = Annotated[
+    str, typer.Option("--store", help="sqlite:///FILE; also $TIERLIGHT_STORE.", default_factory=default_store)
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Store]:
+    """The store of `url` for reading, also while a server writes to it; an error ends the command with 2."""
+    try:
+        store = open_store(url, read_only=True)
+    except (CollectorError, ValueError) as error:
+        raise fail(str(error)) from error
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def writing(url: str) -> Iterator[Store]:
+    """The store of `url` for writing; refused while another process holds it."""
+    try:
+        store = open_store(url)
+    except (CollectorError, ValueError) as error:
+        raise fail(str(error)) from error
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def fail(message: str, code: int = 2) -> typer.Exit:
+    """Print the message to standard error; `raise` what this gives."""
+    typer.echo(f"tierlight: {message}", err=True)
+    return typer.Exit(code)

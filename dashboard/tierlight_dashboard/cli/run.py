@@ -1,0 +1,80 @@
+"""`tierlight up` and `tierlight demo`: the server, and the server with something to see."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tierlight.errors import ConfigurationError
+from tierlight_collector.errors import CollectorError
+
+from ..serve import ServeSettings, serve
+from .options import StoreOption, fail
+
+HostOption = Annotated[
+    str, typer.Option(help="Address of all three ports; anything but loopback is refused.")
+]
+PortOption = Annotated[int, typer.Option(help="Dashboard and API.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command()(up)
+    app.command()(demo)
+
+
+def up(
+    store: StoreOption,
+    host: HostOption = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="OTLP over HTTP.")] = 4318,
+    grpc_port: Annotated[int, typer.Option(help="OTLP over gRPC.")] = 4317,
+    port: PortOption = 4319,
+    prices: Annotated[
+        Path | None, typer.Option(help="Own prices (TOML), asked before the list prices.")
+    ] = None,
+    insecure_no_auth: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-no-auth", help="Listen beyond loopback without a login; every page says so."
+        ),
+    ] = False,
+) -> None:
+    """Collect OTLP, judge it, and serve the dashboard; one process, one file."""
+    settings = ServeSettings(
+        store=store,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        port=port,
+        prices=prices,
+        insecure=insecure_no_auth,
+    )
+    try:
+        asyncio.run(serve(settings))
+    except (CollectorError, ConfigurationError) as error:
+        raise fail(str(error)) from error
+    except OSError as error:
+        raise fail(f"cannot start: {error.strerror or error} (another server on this port?)") from error
+
+
+def demo(
+    port: PortOption = 4319,
+    http_port: Annotated[int, typer.Option(help="OTLP over HTTP.")] = 4318,
+    tickets: Annotated[int, typer.Option(help="Support tickets a day.", min=20, max=5_000)] = 500,
+    seed: Annotated[int, typer.Option(help="The same seed plays the same week.")] = 7,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop when the data is in, and print what was found.")
+    ] = False,
+) -> None:
+    """Play a week of a customer-support app through the real SDK into a temporary store, and show it."""
+    from ..demo import play
+
+    try:
+        play(port=port, http_port=http_port, tickets_per_day=tickets, seed=seed, once=once)
+    except (CollectorError, ConfigurationError) as error:
+        raise fail(str(error)) from error
+    except OSError as error:
+        raise fail(f"cannot start: {error.strerror or error} (another server on this port?)") from error

@@ -1,0 +1,183 @@
+"""One process for all of it: OTLP/HTTP, OTLP/gRPC, the dashboard with its API, the watch and forwarding.
+
+Listeners are opened before anything starts, so that a taken port or a forbidden address stops the start and
+leaves nothing half running. Stopping goes the other way round: no new requests, finish those in flight, commit,
+close the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tierlight.pricing import PriceBook
+from tierlight_collector.costing import Costing
+from tierlight_collector.forward import ForwardTarget
+from tierlight_collector.guard import check_bind, is_loopback
+from tierlight_collector.serve import serve_collector
+from tierlight_collector.server import listen, serve_http
+from tierlight_collector.stores import open_store
+from tierlight_collector.stores.protocol import Store
+
+from .app import create_app
+from .views.site import DashboardSettings
+from .watch import TickReport, Watch
+
+logger = logging.getLogger("tierlight")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """What `tierlight up` was told. Port 0 takes a free one; `watch_every_s` 0 leaves the watch to the caller."""
+
+    store: str
+    host: str = "127.0.0.1"
+    http_port: int = 4318
+    grpc_port: int | None = 4317
+    port: int = 4319
+    prices: Path | None = None
+    content: bool = False
+    targets: tuple[ForwardTarget, ...] = ()
+    watch_every_s: float = 5.0
+    insecure: bool = False
+    names: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Running:
+    """A started server."""
+
+    store: Store
+    watch: Watch
+    otlp_url: str
+    grpc_port: int | None
+    dashboard_url: str
+
+    def tick(self) -> TickReport:
+        """Let the watch look at everything that has arrived; safe beside the timer."""
+        return self.watch.tick(time.time_ns())
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
+    """Run everything inside the block.
+
+    Raises:
+        InsecureBind: the address is not of this machine alone and nothing protects it.
+        OSError: a port is taken.
+        StoreError: the store is locked, damaged or of a newer version.
+    """
+    check_bind(settings.host, insecure=settings.insecure)
+    book = PriceBook.from_toml(settings.prices.read_bytes()) if settings.prices else PriceBook.default()
+    names = settings.names if is_loopback(settings.host) else (*settings.names, settings.host)
+    async with contextlib.AsyncExitStack() as stack:
+        pages = listen(settings.host, settings.port)
+        stack.callback(pages.close)
+        store = open_store(settings.store)
+        stack.callback(store.close)
+        collector = await stack.enter_async_context(
+            serve_collector(
+                store,
+                host=settings.host,
+                http_port=settings.http_port,
+                grpc_port=settings.grpc_port,
+                names=names,
+                costing=Costing(book),
+                content=settings.content,
+                targets=settings.targets,
+                insecure=settings.insecure,
+            )
+        )
+        port = pages.getsockname()[1]
+        running = Running(
+            store,
+            Watch(store, book),
+            otlp_url=f"http://{_shown(settings.host)}:{collector.http_port}",
+            grpc_port=collector.grpc_port,
+            dashboard_url=f"http://{_shown(settings.host)}:{port}",
+        )
+        dashboard = create_app(
+            store,
+            DashboardSettings(
+                port=port, names=names, otlp_url=running.otlp_url, book=book, insecure=settings.insecure
+            ),
+        )
+        await stack.enter_async_context(serve_http(dashboard, pages))
+        if settings.watch_every_s:
+            timer = asyncio.create_task(_watch(running, settings.watch_every_s))
+            stack.push_async_callback(_stop, timer)
+        yield running
+
+
+async def serve(settings: ServeSettings) -> None:
+    """Serve until SIGINT or SIGTERM, saying where."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    async with serving(settings) as running:
+        print(f"tierlight dashboard  {running.dashboard_url}")
+        print(f"OTLP/HTTP            {running.otlp_url}")
+        if running.grpc_port is not None:
+            print(f"OTLP/gRPC            {_shown(settings.host)}:{running.grpc_port}")
+        print(f"store                {settings.store}", flush=True)
+        await stopped.wait()
+        print("stopping: finishing what is in flight", flush=True)
+
+
+@contextlib.contextmanager
+def serving_in_thread(settings: ServeSettings) -> Iterator[Running]:
+    """The same for a program that does something else meanwhile, such as the demo."""
+    loop = asyncio.new_event_loop()
+    started: asyncio.Future[Running] = loop.create_future()
+    stopped = asyncio.Event()
+
+    async def run() -> None:
+        try:
+            async with serving(settings) as running:
+                started.set_result(running)
+                await stopped.wait()
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    ready = threading.Event()
+    started.add_done_callback(lambda _: ready.set())
+    thread = threading.Thread(
+        target=loop.run_until_complete, args=(run(),), name="tierlight-server", daemon=True
+    )
+    thread.start()
+    ready.wait()
+    try:
+        yield started.result()
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(timeout=15)
+
+
+async def _watch(running: Running, every_s: float) -> None:
+    """The watch's timer: one tick at a time, on a thread of its own; a failed tick is logged and tried again."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await asyncio.to_thread(running.tick)
+        except Exception:
+            logger.exception("the watch failed; it looks again in %s s", every_s)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
