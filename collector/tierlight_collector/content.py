@@ -32,6 +32,7 @@ _KEYS: Final = CONTENT_ATTRIBUTES | {
     "mlflow.spanInputs",
     "mlflow.spanOutputs",
     "mlflow.chat.tools",
+    "mlflow.chunk.value",
     "pydantic_ai.all_messages",
     "all_messages_events",
     "final_result",
