@@ -14,21 +14,34 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
+from tierlight.pricing import PriceBook
+from tierlight_collector.api import api_router
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.guard import ASGIApp, Guard
 from tierlight_collector.stores.protocol import Store
 
-from .views import overview, routes
+from .views import overview, route, routes
 from .views.site import DashboardSettings, Site
 
 log = logging.getLogger("tierlight.dashboard")
 MAX_FORM_BYTES = 1 << 20
-ROUTERS = (overview.router, routes.router)
+ROUTERS = (overview.router, routes.router, route.router)
 
 
-def create_app(store: Store, settings: DashboardSettings | None = None) -> ASGIApp:
-    """The dashboard over `store`, ready for uvicorn; everything it answers has passed the guard."""
-    settings = settings or DashboardSettings()
+def create_app(
+    store: Store,
+    settings: DashboardSettings | None = None,
+    *,
+    book: PriceBook | None = None,
+    port: int = 4319,
+    names: tuple[str, ...] = (),
+    otlp_url: str = "http://127.0.0.1:4318",
+) -> ASGIApp:
+    """The dashboard over `store`, ready for uvicorn; everything it answers has passed the guard.
+
+    `port` is the one that browsers see. The keywords are a short way to say what `settings` would.
+    """
+    settings = settings or DashboardSettings(port=port, names=names, otlp_url=otlp_url, book=book)
     return Guard(
         create_inner(store, settings), port=settings.port, names=settings.names, cacheable_prefix="/static/"
     )
@@ -50,6 +63,7 @@ def create_inner(store: Store, settings: DashboardSettings) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=800, compresslevel=5)
     for router in ROUTERS:
         app.include_router(router(site))
+    app.include_router(api_router(store))
     _serve_static(app, site)
     _answer_errors(app, site)
 

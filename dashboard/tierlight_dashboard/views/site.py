@@ -60,11 +60,10 @@ NAV: Final = (
 
 @dataclass(frozen=True, slots=True)
 class DashboardSettings:
-    """How the dashboard is served. `clock` gives ns since 1970; the ports are those a client of this machine uses."""
+    """How the dashboard is served. `clock` gives ns since 1970; `otlp_url` is where this machine's apps send to."""
 
     port: int = 4319
-    http_port: int = 4318
-    grpc_port: int = 4317
+    otlp_url: str = "http://127.0.0.1:4318"
     names: tuple[str, ...] = ()
     clock: Callable[[], int] = time.time_ns
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))

@@ -1,0 +1,438 @@
+"""One route: is it drifting, why, and should its tier change?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import Response
+from markupsafe import Markup
+
+from tierlight_collector.decisions import Alert, Experiment, Recommendation
+from tierlight_collector.records import CallRow, Filters, Rollup
+from tierlight_collector.rollup import percentile
+from tierlight_collector.stores.protocol import Order
+
+from ..analysis.usual import usual_range
+from ..analysis.verdict import compared, quality_of
+from . import charts, fmt, markers
+from .buckets import Buckets, buckets
+from .routetable import RouteRow, rate, route_rows, total
+from .site import Formats, Panel, Site
+from .urlstate import State
+
+CHARTS = ("quality", "latency", "cost", "errors", "mix")
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A chart with its table twin and what it is called."""
+
+    title: str
+    chart: charts.Chart
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The calls of one model, arm or environment."""
+
+    by: str
+    name: str
+    tier: str
+    row: RouteRow
+
+
+class RoutePage:
+    """The page's parts, each worked out when the template asks for it."""
+
+    def __init__(self, site: Site, state: State, formats: Formats, route: str) -> None:
+        self.site, self.state, self.f, self.route = site, state, formats, route
+        self.prefs = site.preferences()
+        self.floor = self.prefs.floor_of(route)
+
+    def _where(self) -> Filters:
+        return self.state.where(route=(self.route,))
+
+    @cached_property
+    def _parts(self) -> list[Rollup]:
+        return self.site.store.rollups(
+            self.state.window, ("route", "provider", "model", "tier"), self._where()
+        )
+
+    @cached_property
+    def row(self) -> RouteRow | None:
+        rows = route_rows(self._parts, self.prefs, self.open_alerts, self.recommendations)
+        return rows[0] if rows else None
+
+    @cached_property
+    def before(self) -> str:
+        """How quality moved against the period before."""
+        if not self.site.reaches_back(self.state) or self.row is None or self.row.quality is None:
+            return ""
+        earlier = total(self.site.store.rollups(self.state.previous, (), self._where()))
+        quality = quality_of(earlier, self.row.quality.score)
+        return compared(self.row.quality.interval, quality.interval if quality else None)
+
+    @cached_property
+    def open_alerts(self) -> list[Alert]:
+        return [a for a in self.site.open_alerts() if a.route == self.route]
+
+    @cached_property
+    def recommendations(self) -> list[Recommendation]:
+        rank = {"ready": 0, "shipped": 1, "collecting": 2, "proposed": 3}
+        return sorted(
+            self.site.store.recommendations(route=self.route), key=lambda r: (rank.get(r.state, 9), r.id)
+        )
+
+    @cached_property
+    def experiments(self) -> list[Experiment]:
+        return [e for e in self.site.store.experiments() if e.route == self.route]
+
+    # ---- series ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        return buckets(self.state)
+
+    @cached_property
+    def _series(self) -> dict[tuple[str, str], list[Rollup | None]]:
+        """Rollups per bucket of each (model, tier)."""
+        found = self.site.store.series(
+            self.buckets.window, self.buckets.step, self.state.zone_name, ("model", "tier"), self._where()
+        )
+        keys = {(r.key[0], r.key[1]) for _, r in found}
+        return {
+            key: self.buckets.place((when, r) for when, r in found if (r.key[0], r.key[1]) == key)
+            for key in sorted(keys)
+        }
+
+    @cached_property
+    def _columns(self) -> list[Rollup | None]:
+        """All models of a bucket together."""
+        stacks = list(self._series.values())
+        merged: list[Rollup | None] = []
+        for i in range(len(self.buckets.starts)):
+            here = [stack[i] for stack in stacks]
+            known = [r for r in here if r is not None]
+            merged.append(total(known) if known else None)
+        return merged
+
+    def _values(self, make: Callable[[Rollup], float | None]) -> list[float | None]:
+        return [None if r is None else make(r) for r in self._columns]
+
+    @cached_property
+    def marks(self) -> list[charts.Mark]:
+        return markers.marks(self.site, self.state, self.buckets, self.route)
+
+    def _steady(self, values: Sequence[float | None]) -> tuple[float, float] | None:
+        """The usual range before the first open alert's change, of all buckets where there is none."""
+        change = min((a.change_ns for a in self.open_alerts), default=self.buckets.end)
+        return usual_range(
+            [v for v, start in zip(values, self.buckets.starts, strict=True) if start < change]
+        )
+
+    @cached_property
+    def quality(self) -> Panel[Drawn]:
+        return self.site.panel(self.draw_quality)
+
+    @cached_property
+    def latency(self) -> Panel[Drawn]:
+        return self.site.panel(self.draw_latency)
+
+    @cached_property
+    def cost(self) -> Panel[Drawn]:
+        return self.site.panel(self.draw_cost)
+
+    @cached_property
+    def errors(self) -> Panel[Drawn]:
+        return self.site.panel(self.draw_errors)
+
+    @cached_property
+    def mix(self) -> Panel[Drawn]:
+        return self.site.panel(self.draw_mix)
+
+    def draw(self, name: str) -> Drawn:
+        drawn: Drawn = getattr(self, f"draw_{name}")()
+        return drawn
+
+    def draw_quality(self) -> Drawn:
+        score = self.prefs.gate_scores.get(self.route, "")
+        if not score and self.row is not None and self.row.quality is not None:
+            score = self.row.quality.score
+        per = [None if r is None else quality_of(r, score) for r in self._columns]
+        intervals = [None if q is None or q.score != score else q.interval for q in per]
+        mean = [None if i is None else i.mean for i in intervals]
+        low = [None if i is None else i.low for i in intervals]
+        high = [None if i is None else i.high for i in intervals]
+        n = [0 if i is None else i.n for i in intervals]
+
+        def says(i: int) -> str:
+            return (
+                "nothing scored"
+                if not n[i]
+                else f"{fmt.percent(mean[i])} (95 % {fmt.percent(low[i])} to {fmt.percent(high[i])}, n = {n[i]})"
+            )
+
+        finding = (
+            ""
+            if self.row is None or self.row.quality is None
+            else f" {fmt.percent(self.row.quality.interval.mean)} over the range."
+        )
+        alerts = [a for a in self.open_alerts if a.kind == "quality"]
+        if alerts:
+            finding += f" Open alert: {alerts[0].sentence}."
+        chart = charts.line(
+            self.buckets.columns(says),
+            [charts.Line("mean", mean, low, high)],
+            lambda v: fmt.percent(v, 0),
+            label=f"Quality ({score or 'no score'}) with 95 % interval.{finding}",
+            floor=self.floor,
+            floor_label="" if self.floor is None else f"floor {fmt.percent(self.floor)}",
+            marks=self.marks,
+            from_zero=False,
+            most=1.0,
+        )
+        cells = [
+            [fmt.percent(v) for v in mean],
+            [fmt.percent(v) for v in low],
+            [fmt.percent(v) for v in high],
+            [fmt.exact(v) for v in n],
+        ]
+        heads = ("When", "Mean", "95 % from", "to", "Scored calls")
+        return Drawn(f"Quality: {score or 'no score'}", chart, heads, self._twin(says, cells))
+
+    def draw_latency(self) -> Drawn:
+        p95 = self._values(lambda r: percentile(r.latency, 0.95))
+        p50 = self._values(lambda r: percentile(r.latency, 0.5))
+        ttft = self._values(lambda r: percentile(r.ttft, 0.5))
+
+        def says(i: int) -> str:
+            return (
+                f"p95 {fmt.duration(p95[i])}, p50 {fmt.duration(p50[i])}, first token {fmt.duration(ttft[i])}"
+            )
+
+        lines = [charts.Line("p95", p95), charts.Line("p50", p50)]
+        if any(v is not None for v in ttft):
+            lines.append(charts.Line("first token, p50", ttft))
+        known = [v for v in p95 if v is not None]
+        finding = (
+            f" p95 between {fmt.duration(min(known))} and {fmt.duration(max(known))}."
+            if known
+            else " No data."
+        )
+        chart = charts.line(
+            self.buckets.columns(says),
+            lines,
+            fmt.duration,
+            label=f"Latency.{finding}",
+            expected=self._steady(p95),
+            marks=self.marks,
+        )
+        cells = [[fmt.duration(v) for v in seq] for seq in (p95, p50, ttft)]
+        return Drawn("Latency", chart, ("When", "p95", "p50", "First token, p50"), self._twin(says, cells))
+
+    def draw_cost(self) -> Drawn:
+        per_1k = self._values(lambda r: fmt.per_thousand(r.cost_nusd, r.calls - r.unpriced))
+        spent = self._values(lambda r: None if r.unpriced == r.calls else float(r.cost_nusd))
+
+        def says(i: int) -> str:
+            return f"{self.f.money(per_1k[i])} per 1,000 calls, {self.f.money(spent[i])} in all"
+
+        chart = charts.line(
+            self.buckets.columns(says),
+            [charts.Line("per 1,000 calls", per_1k)],
+            lambda v: self.f.money(v).removesuffix(".00"),
+            label="Cost per 1,000 priced calls.",
+            expected=self._steady(per_1k),
+            marks=self.marks,
+        )
+        cells = [[self.f.money(v) for v in per_1k], [self.f.money(v) for v in spent]]
+        title = f"Cost per 1,000 calls ({self.f.currency.code})"
+        return Drawn(title, chart, ("When", "Per 1,000 calls", "In all"), self._twin(says, cells))
+
+    def draw_errors(self) -> Drawn:
+        errors = self._values(lambda r: rate(r.errors, r.calls))
+        fallbacks = self._values(lambda r: rate(r.fallbacks, r.calls))
+        escalations = self._values(lambda r: rate(r.escalations, r.calls))
+
+        def says(i: int) -> str:
+            return f"errors {fmt.percent(errors[i])}, fallback {fmt.percent(fallbacks[i])}, escalated {fmt.percent(escalations[i])}"
+
+        chart = charts.line(
+            self.buckets.columns(says),
+            [
+                charts.Line("errors", errors),
+                charts.Line("fallback", fallbacks),
+                charts.Line("escalated", escalations),
+            ],
+            lambda v: fmt.percent(v, 0 if v == 0 or v >= 0.02 else 1),
+            label="Share of calls that failed, fell back or were escalated.",
+            marks=self.marks,
+            most=1.0,
+        )
+        cells = [[fmt.percent(v) for v in seq] for seq in (errors, fallbacks, escalations)]
+        heads = ("When", "Errors", "Fallback", "Escalated")
+        return Drawn("Errors, fallbacks, escalations", chart, heads, self._twin(says, cells))
+
+    def draw_mix(self) -> Drawn:
+        calls = {
+            key: [None if r is None else float(r.calls) for r in column]
+            for key, column in self._series.items()
+        }
+        order = sorted(calls, key=lambda key: -sum(v or 0 for v in calls[key]))
+        layers = [
+            charts.Layer(key[0] or "unknown model", f"c{min(k, 5)}", calls[key])
+            for k, key in enumerate(order[:5])
+        ]
+        if len(order) > 5:
+            rest = [sum(calls[key][i] or 0 for key in order[5:]) for i in range(len(self.buckets.starts))]
+            layers.append(charts.Layer("other", "c5", rest))
+
+        def says(i: int) -> str:
+            parts = [
+                f"{fmt.visible(layer.name, 40)} {fmt.exact(layer.values[i])}"
+                for layer in layers
+                if layer.values[i]
+            ]
+            return ", ".join(parts) or "no calls"
+
+        chart = charts.stacked(
+            self.buckets.columns(says),
+            layers,
+            lambda v: fmt.percent(v, 0),
+            label="Share of calls by model.",
+            share=True,
+            marks=self.marks,
+        )
+        cells = [[fmt.exact(v) for v in layer.values] for layer in layers]
+        heads = ("When", *(fmt.visible(layer.name, 40) for layer in layers))
+        return Drawn("Models, share of calls", chart, heads, self._twin(says, cells))
+
+    @cached_property
+    def legend(self) -> list[tuple[str, str]]:
+        return [(head, f"c{min(k, 5)}") for k, head in enumerate((self.mix.value or _NOTHING).heads[1:])]
+
+    def _twin(self, says: Callable[[int], str], cells: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+        return charts.rows_of(self.buckets.columns(says), cells)
+
+    @cached_property
+    def hourly(self) -> Markup:
+        """p50 and p95 per hour as JSON for the zoomable chart, safe inside a script element."""
+        state = self.state
+        found = self.site.store.series(self.buckets.window, "hour", state.zone_name, (), self._where())
+        data = {
+            "zone": state.zone_name,
+            "t": [int(when.timestamp()) for when, _ in found],
+            "p95": [_tenths(percentile(r.latency, 0.95)) for _, r in found],
+            "p50": [_tenths(percentile(r.latency, 0.5)) for _, r in found],
+        }
+        return script_json(data)
+
+    # ---- tables ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def slices(self) -> list[Slice]:
+        """By model, arm and environment; worst quality first, then most errors."""
+        found = []
+        for by in ("model", "arm", "env"):
+            parts = self.site.store.rollups(
+                self.state.window,
+                ("route", "provider", "model", "tier") if by == "model" else ("route", by),
+                self._where(),
+            )
+            if by != "model" and len(parts) < 2:
+                continue
+            for part in parts:
+                sums = Rollup(
+                    **{
+                        **{name: getattr(part, name) for name in Rollup.__slots__},
+                        "key": (self.route, "", "", ""),
+                    }
+                )
+                rows = route_rows([sums], self.prefs, (), ())
+                name = part.key[2] if by == "model" else part.key[1]
+                tier = part.key[3] if by == "model" else ""
+                found.append(Slice(by, name or "(none)", tier, rows[0]))
+        return sorted(
+            found,
+            key=lambda s: (
+                1.0 if s.row.quality is None else s.row.quality.interval.mean,
+                -(s.row.error_rate or 0),
+                s.name,
+            ),
+        )[:12]
+
+    def _calls(self, order: Order, **where: object) -> list[CallRow]:
+        filters = self.state.where(
+            route=(self.route,),
+            start_ns=self.state.window.start_ns,
+            end_ns=self.state.window.end_ns,
+            **where,
+        )
+        return list(self.site.store.calls(filters, limit=6, order=order).rows)
+
+    @cached_property
+    def latest(self) -> list[CallRow]:
+        return self._calls("time")
+
+    @cached_property
+    def costliest(self) -> list[CallRow]:
+        return self._calls("cost")
+
+    @cached_property
+    def slowest(self) -> list[CallRow]:
+        return self._calls("latency")
+
+    @cached_property
+    def failed(self) -> list[CallRow]:
+        return self._calls("time", error=True)
+
+
+_NOTHING = Drawn("", charts.Chart("", "", 0, ""), (), [])
+
+
+def _tenths(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 1)
+
+
+def script_json(data: object) -> Markup:
+    """JSON for `<script type="application/json">`: no character that could end the element or the line."""
+    text = json.dumps(data, separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)
+
+
+def router(site: Site) -> APIRouter:
+    pages = APIRouter()
+
+    @pages.get("/chart/route-{name}.svg")
+    def chart(request: Request, name: str) -> Response:
+        state = site.state(request)
+        routes = state.filters.get("route", ())
+        if name not in CHARTS or not routes:
+            raise HTTPException(404, f"Expected one of {', '.join(CHARTS)} and a route.")
+        drawn = RoutePage(site, state, site.formats(state), routes[0]).draw(name)
+        return site.svg(drawn.chart, f"{fmt.visible(routes[0], 80)}: {drawn.title}", f"{routes[0]}-{name}")
+
+    @pages.get("/routes/{name:path}")
+    def route(request: Request, name: str) -> Response:
+        state = site.state(request)
+        if name not in {r.route for r in site.routes()}:
+            raise HTTPException(404, f"No call of a route “{fmt.visible(name, 80)}” was ever received.")
+        return site.render(
+            request,
+            "route.html",
+            state=state,
+            page="routes",
+            title=name,
+            blocks=("charts", "evidence", "slices", "calls"),
+            model={"p": RoutePage(site, state, site.formats(state), name)},
+        )
+
+    return pages
