@@ -8,8 +8,9 @@
 'gpt-5-mini'
 """
 
-from ._call import Call, current_call
+from ._call import Call
 from ._config import aflush, configure, flush, shutdown, stats
+from ._context import current_call
 from ._lifecycle import install_signal_flush
 from ._observe import carry, observe
 from ._route import Route, route

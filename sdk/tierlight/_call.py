@@ -6,20 +6,21 @@ each, measured 2026-11); the sink writes the record to the wire by itself.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
-from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-from opentelemetry.trace import get_current_span
+from typing import TYPE_CHECKING, Any, Final
 
 from . import semconv as s
+from ._content import Frozen, Preparation
 from ._failure import error_class, http_status, machine_code
 from ._guard import guarded
-from ._record import AttributeValue, FinishedCall
+from ._record import KIND_INTERNAL, AttributeValue, FinishedCall
 from ._runtime import Runtime
 from ._usage import ResponseFacts
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
 
 Attributes = dict[str, AttributeValue]
 
@@ -59,27 +60,32 @@ def base_attributes(
     return base
 
 
+# What the span around several attempts says; everything else belongs to the attempts.
+_ROUTE_SPAN: Final = (
+    s.TIERLIGHT_SCHEMA,
+    s.TIERLIGHT_ROUTE,
+    s.TIERLIGHT_ROUTE_VERSION,
+    s.TIERLIGHT_TIER,
+    s.TIERLIGHT_PURPOSE,
+)
+
 UNROUTED: Final = RouteSpec(name="", base=base_attributes())
 
 
 @dataclass(slots=True)
 class Request:
-    """What is known of a request before it is sent; filled by `wrap`."""
+    """What is known of a request before it is sent; filled by `wrap` and by the router.
+
+    A request's span is current while it runs; what it attaches to is known, so it always has a span.
+    """
 
     operation: str = "chat"
     provider: str = ""
     model: str = ""
-    is_streaming: bool = False
     attributes: Attributes = field(default_factory=dict)
-
-
-class Unsampled:
-    """Stands in the context for a call that is not recorded, so that the calls below it are not either."""
-
-    __slots__ = ()
-
-
-_current: ContextVar[Call | Unsampled | None] = ContextVar("tierlight_call", default=None)
+    contents: Mapping[str, Frozen] | None = None
+    is_helper: bool = False  # a method of the client that calls another hooked method itself
+    is_route: bool = False  # not a call but the span around several attempts at one: no usage, no cost
 
 
 class Call:
@@ -102,12 +108,14 @@ class Call:
         "_request",
         "_runtime",
         "_scores",
-        "_span",
-        "_start_ns",
+        "context",
         "id",
+        "output",
         "parent_span_id",
+        "span",
         "span_id",
         "spec",
+        "start_ns",
         "trace_id",
     )
 
@@ -135,17 +143,22 @@ class Call:
         self._inner_calls = 0
         self._inner_last: object = None
         self._inner_facts: ResponseFacts | None = None
-        self._held: FinishedCall | None = None
+        self._held: tuple[Call, FinishedCall] | None = None
         self._is_open = [True]  # list.pop is atomic: only one of several ends gets through
-        self._span: Any = None
-        self._start_ns = runtime.clock.time_ns()
+        self.output: Frozen | None = None
+        self.context: Context | None = None  # what is current for OpenTelemetry while a request runs
+        self.span: Span | None = None  # of the application's own provider, where that was joined
+        self.start_ns = runtime.clock.time_ns()
         self._perf = runtime.clock.perf_ns()
-        if outer is not None and request is not None and outer._inner_calls == 0:
+        if outer is not None and request is not None and outer._lends_its_id():
             self.id = outer.id  # what the application asked for and the request that answers it are one call
         else:
-            self.id = runtime.ids.call_id(self._start_ns)
+            self.id = runtime.ids.call_id(self.start_ns)
         if outer is not None:
             outer._inner_calls += 1
+
+    def _lends_its_id(self) -> bool:
+        return self._inner_calls == 0 if self._request is None else self._request.is_route
 
     # ---- what a user says about the call ----------------------------------------------------------------
 
@@ -181,6 +194,21 @@ class Call:
     def is_recorded(self) -> bool:
         """False for what `with route(...)` gives where nothing is recorded."""
         return True
+
+    @property
+    def request(self) -> Request | None:
+        """What is known of the request; None for a call that is only declared."""
+        return self._request
+
+    @property
+    def captures_content(self) -> bool:
+        """Whether its texts are captured."""
+        said = self.spec.captures_content
+        return self._runtime.content.captures if said is None else said
+
+    def count_inner(self) -> None:
+        """A call inside is recorded by somebody else."""
+        self._inner_calls += 1
 
     def is_known_inside(self, result: object) -> bool:
         """Whether a call inside has this very result and records it."""
@@ -218,7 +246,8 @@ class Call:
         if not self._close():
             return
         own = facts or self._observed
-        if self._inner_calls and (error is self._inner_last or http_status(error) is None):
+        is_inner = error is self._inner_last or http_status(error) is None
+        if self._inner_calls and self._request is None and is_inner:
             self._release()
             return
         word = error_class(error)
@@ -242,7 +271,7 @@ class Call:
         if not self._close():
             return
         own = facts or self._observed
-        if self._inner_calls:
+        if self._inner_calls and self._request is None:
             self._release()
             return
         self.tell_outer(None, own)
@@ -258,7 +287,7 @@ class Call:
 
     def _is_covered(self, facts: ResponseFacts | None, result: object) -> bool:
         """Whether the calls inside were the real ones: then this one is only their route and has no span."""
-        if not self._inner_calls:
+        if not self._inner_calls or self._request is not None:
             return False
         inner = self._inner_facts
         return (
@@ -279,16 +308,31 @@ class Call:
     def _release(self) -> None:
         held, self._held = self._held, None
         if held is not None:
+            call, record = held
             if self._scores:
-                held.attributes.update(self._scores)
-            self._runtime.sink.offer(held)
+                record.attributes.update(self._scores)
+            call._deliver(record)
 
     def _hand_over(self, record: FinishedCall) -> None:
-        self._release()
-        self._runtime.sink.offer(record)
+        outer = self._outer
+        if outer is not None and outer.spec.checks and outer._is_open:
+            # The route around it will say how good the answer was: its scores go on this very span.
+            outer._release()
+            outer._held = (self, record)
+        else:
+            self._deliver(record)
+
+    def _deliver(self, record: FinishedCall) -> None:
+        joined = self._runtime.joined
+        if joined is None:
+            self._runtime.sink.offer(record)
+        else:
+            joined.finish(record, self.span, self.context)
 
     def _record(self, facts: ResponseFacts | None, outcome: str, completed: bool | None) -> FinishedCall:
         spec, request = self.spec, self._request
+        if request is not None and request.is_route:
+            return self._record_route(request, outcome)
         attributes = spec.base.copy()
         attributes[s.TIERLIGHT_CALL_ID] = self.id
         operation, provider, model = "chat", spec.provider, spec.model
@@ -319,16 +363,44 @@ class Call:
             attributes.update(self._annotations)
         if self._scores is not None:
             attributes.update(self._scores)
-        end_ns = self._start_ns + self._runtime.clock.perf_ns() - self._perf
+        record = self._span_record(f"{operation} {model}" if model else operation, attributes)
+        if self._annotations is not None or self.captures_content:
+            self._prepare(record)
+        return record
+
+    def _span_record(self, name: str, attributes: Attributes) -> FinishedCall:
+        end_ns = self.start_ns + self._runtime.clock.perf_ns() - self._perf
         return FinishedCall(
-            self.trace_id,
-            self.span_id,
-            self.parent_span_id,
-            f"{operation} {model}" if model else operation,
-            self._start_ns,
-            end_ns,
-            attributes,
+            self.trace_id, self.span_id, self.parent_span_id, name, self.start_ns, end_ns, attributes
         )
+
+    def _record_route(self, request: Request, outcome: str) -> FinishedCall:
+        base = self.spec.base
+        attributes: Attributes = {name: base[name] for name in _ROUTE_SPAN if name in base}
+        attributes[s.TIERLIGHT_SPAN_ROLE] = "route"
+        attributes[s.TIERLIGHT_CALL_ID] = self.id
+        attributes[s.TIERLIGHT_OUTCOME] = outcome
+        attributes.update(request.attributes)
+        if self._annotations is not None:
+            attributes.update(self._annotations)
+        record = self._span_record(f"route {self.spec.name}", attributes)
+        record.kind = KIND_INTERNAL
+        if self._annotations is not None:
+            self._prepare(record)
+        return record
+
+    def _prepare(self, record: FinishedCall) -> None:
+        contents: dict[str, Frozen] = {}
+        if self.captures_content:
+            if self._request is not None and self._request.contents is not None:
+                contents.update(self._request.contents)
+            if self.output is not None:
+                contents[s.GEN_AI_OUTPUT_MESSAGES] = self.output
+        annotations = self._annotations or {}
+        texts = tuple(name for name, value in annotations.items() if isinstance(value, str))
+        preparation = Preparation(self._runtime.content, contents, texts)
+        record.prepare = preparation
+        record.content_bytes = preparation.nbytes
 
 
 class IdleCall(Call):
@@ -341,7 +413,7 @@ class IdleCall(Call):
         self.id = ""
         self.trace_id = self.span_id = 0
         self.parent_span_id = None
-        self._annotations = None
+        self._annotations = self._request = None
         self._is_open = []
         self._inner_calls = 0
 
@@ -402,56 +474,3 @@ def _describe(facts: ResponseFacts, attributes: Attributes) -> None:
         attributes[s.TIERLIGHT_USAGE_SOURCE] = "absent"
     else:
         attributes[s.TIERLIGHT_USAGE_SOURCE] = "estimated" if facts.is_partial else "provider"
-
-
-# ---- beginning and context ------------------------------------------------------------------------------
-
-
-@guarded("begin a call")
-def begin(runtime: Runtime, spec: RouteSpec | None, request: Request | None = None) -> Call | Unsampled:
-    """Start recording a call below what is current.
-
-    Args:
-        spec: None takes the route from the context.
-    """
-    outer = _current.get()
-    if isinstance(outer, Unsampled):
-        return Unsampled()
-    parent = get_current_span().get_span_context()
-    trace_id, parent_span_id = parent.trace_id, parent.span_id or None
-    if trace_id:
-        if runtime.follows_parent:
-            if not parent.trace_flags & 1:
-                return Unsampled()
-        elif runtime.sample is not None and not runtime.sample(trace_id):
-            return Unsampled()
-    elif outer is not None:
-        trace_id = outer.trace_id
-    else:
-        trace_id = runtime.ids.trace_id()
-        if runtime.sample is not None and not runtime.sample(trace_id):
-            return Unsampled()
-    if spec is None:
-        spec = outer.spec if outer is not None else UNROUTED
-    return Call(runtime, spec, outer, trace_id, parent_span_id, request)
-
-
-Entered = Token[Call | Unsampled | None]
-enter: Final = _current.set
-
-
-def leave(entered: Entered) -> None:
-    """Take back what `enter` set; harmless where the code has moved to another context meanwhile."""
-    with contextlib.suppress(ValueError):
-        _current.reset(entered)
-
-
-def innermost() -> Call | Unsampled | None:
-    """What stands in the context."""
-    return _current.get()
-
-
-def current_call() -> Call | None:
-    """The call that the running code belongs to; None outside of any route, and where it is sampled out."""
-    call = _current.get()
-    return call if isinstance(call, Call) else None

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
 from . import semconv as s
-from ._call import Call, current_call
+from ._call import Call
+from ._context import current_call
 from ._guard import attempt, guarded
 from ._stream import WatchingTap, follow
 from ._usage import usage_from

@@ -14,18 +14,8 @@ from types import CoroutineType, TracebackType
 from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
 from . import semconv as s
-from ._call import (
-    Call,
-    Entered,
-    IdleCall,
-    RouteSpec,
-    Unsampled,
-    base_attributes,
-    begin,
-    enter,
-    innermost,
-    leave,
-)
+from ._call import Call, IdleCall, RouteSpec, base_attributes
+from ._context import Entered, Standing, begin, enter, innermost, leave
 from ._guard import attempt, guarded
 from ._runtime import active
 from ._stream import Tap, follow, relay, relay_async
@@ -50,7 +40,7 @@ class Route:
 
     def __init__(self, spec: RouteSpec) -> None:
         self._spec = spec
-        self._open: dict[int, tuple[Call | Unsampled, Entered]] = {}
+        self._open: dict[int, tuple[Standing, Entered]] = {}
 
     @property
     def name(self) -> str:
@@ -222,7 +212,7 @@ def _around_async_generator(
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     def start(
         *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[AsyncGenerator[Any, Any], Tap | None, Call | Unsampled | None]:
+    ) -> tuple[AsyncGenerator[Any, Any], Tap | None, Standing | None]:
         runtime = active()
         call = begin(runtime, spec) if runtime is not None else None
         return function(*args, **kwargs), Tap(call) if isinstance(call, Call) else None, call

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import TYPE_CHECKING
 
 from ._content import ContentSettings
 from ._identity import RandomIds, SystemClock
 from ._record import Clock, Ids, Sink
+
+if TYPE_CHECKING:
+    from ._joined import JoinedSpans
 
 
 @dataclass(slots=True)
@@ -18,6 +22,7 @@ class Runtime:
     Args:
         sample: decides for a call without a parent, by its trace id; None keeps all.
         follows_parent: whether a call below a span keeps that span's decision instead.
+        joined: the application's own spans, where `configure(provider=...)` joined them.
         open_join_keys: business keys whose values may leave as they are; of others only a hash is sent.
         chance: where judges draw their share from.
     """
@@ -28,6 +33,7 @@ class Runtime:
     sample: Callable[[int], bool] | None = None
     follows_parent: bool = True
     content: ContentSettings = field(default_factory=ContentSettings)
+    joined: JoinedSpans | None = None
     open_join_keys: frozenset[str] = frozenset()
     join_salt: bytes = b""
     chance: Callable[[], float] = field(default_factory=lambda: Random().random)

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from . import semconv as s
-from ._call import Call, current_call
+from ._call import Call
 from ._content import Preparation
+from ._context import current_call
 from ._guard import guarded
 from ._record import AttributeValue, FinishedScore
 from ._runtime import Runtime, active

@@ -15,8 +15,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, ParamSpec
 
-from ._call import Call, Unsampled, enter, leave
+from ._call import Call
 from ._chunks import facts_from_chunks
+from ._context import Standing, enter, leave
 from ._guard import guarded
 from ._usage import ResponseFacts, usage_from
 
@@ -268,7 +269,7 @@ class AsyncIteratorProxy(_Proxy):
 
 
 def relay(
-    source: Generator[Any, Any, Any], tap: Tap | None, inside: Call | Unsampled | None
+    source: Generator[Any, Any, Any], tap: Tap | None, inside: Standing | None
 ) -> Generator[Any, Any, Any]:
     """Run a generator step by step, each step `inside` of a call where one is given."""
     advance: Callable[..., Any] = source.__next__
@@ -309,7 +310,7 @@ def relay(
 
 
 def relay_async(
-    start: Callable[P, tuple[AsyncGenerator[Any, Any], Tap | None, Call | Unsampled | None]],
+    start: Callable[P, tuple[AsyncGenerator[Any, Any], Tap | None, Standing | None]],
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     """An asynchronous generator function that runs the generator of `start`, each step inside of its call."""
 
