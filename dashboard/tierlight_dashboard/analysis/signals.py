@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import nan
+from math import inf, nan
 from typing import Literal
 
 from tierlight_collector.decisions import AlertKind
@@ -31,6 +31,8 @@ ERROR_CLASSES = (
 # Not faults of the route: the caller went away, or the SDK refused before sending.
 NO_ERROR = frozenset({"", "cancelled", "not_sent"})
 
+ALWAYS = -inf  # this severity whatever the size
+
 FIELDS: dict[StreamKind, tuple[str, ...]] = {
     "calls": ("error", "latency", "ttft", "output_tokens", "input_tokens", "cost"),
     "route": ("escalated", "diverted", "input_tokens"),
@@ -43,7 +45,7 @@ class Signal:
     """One watched number. `name` is what an alert is named by; `side` tells two tests of one signal apart.
 
     `page_at` and `ticket_at` are sizes of the effect: points of a share (.1 = 10 pt) or, for tails, the
-    relative move of the median (1.0 = doubles). `level` is the false-alarm budget the test draws on.
+    relative move of the median (1.0 = doubles); None = never that severity. `level` is the false-alarm budget the test draws on.
     """
 
     name: str
@@ -67,23 +69,23 @@ class Signal:
 def error_signal(code: int = 0) -> Signal:
     """Errors of one class, or of all with code 0."""
     name = "errors" if code == 0 else f"errors:{ERROR_CLASSES[code]}"
-    return Signal(name, "errors", "share", "error", "page", 0.02, 0.0, only=code, error_like=True)
+    return Signal(name, "errors", "share", "error", "page", 0.02, ALWAYS, only=code, error_like=True)
 
 
 def quality_signal(name: str) -> Signal:
-    return Signal(f"quality:{name}", "quality", "score", "score", "page", 0.10, 0.0, cells="segment")
+    return Signal(f"quality:{name}", "quality", "score", "score", "page", 0.10, ALWAYS, cells="segment")
 
 
 ESCALATION = Signal(
-    "escalation", "escalation", "share", "escalated", "ticket", None, 0.0, side="+", error_like=True
+    "escalation", "escalation", "share", "escalated", "ticket", None, ALWAYS, side="+", error_like=True
 )
 # A validator that lets everything through looks like savings.
 ESCALATION_FALL = Signal(
     "escalation", "escalation", "share", "escalated", "info", None, None, side="-", falls=True
 )
-FAILOVER = Signal("failover", "failover", "share", "diverted", "ticket", None, 0.0, error_like=True)
-LATENCY = Signal("latency", "latency", "tail", "latency", "ticket", 1.0, 0.0, cells="output")
-TTFT = Signal("ttft", "ttft", "tail", "ttft", "ticket", 1.0, 0.0, cells="time")
+FAILOVER = Signal("failover", "failover", "share", "diverted", "ticket", None, ALWAYS, error_like=True)
+LATENCY = Signal("latency", "latency", "tail", "latency", "ticket", 1.0, ALWAYS, cells="output")
+TTFT = Signal("ttft", "ttft", "tail", "ttft", "ticket", 1.0, ALWAYS, cells="time")
 OUTPUT_TOKENS = Signal(
     "output_tokens", "tokens", "tail", "output_tokens", "info", None, 0.25, side="+", cells="input"
 )
@@ -107,7 +109,7 @@ INPUT_TOKENS_FALL = Signal(
 )
 COST = Signal("cost", "cost", "tail", "cost", "info", None, 0.25, cells="input")
 TRAFFIC = Signal("traffic", "traffic", "mix", "input_tokens", "info", None, None, cells="time")
-COVERAGE = Signal("coverage", "coverage", "share", "score", "ticket", None, 0.0, error_like=True)
+COVERAGE = Signal("coverage", "coverage", "share", "score", "ticket", None, ALWAYS, error_like=True)
 
 CALL_SIGNALS = (
     error_signal(),
