@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tierlight_collector.decode import decode_logs, decode_traces
 from tierlight_collector.normalise import facts_of, normalise, normalise_log, resolve
 from tierlight_collector.records import CallRecord, SpanRecord

@@ -268,7 +268,7 @@ def provider_of_scope(scope: str) -> str:
     """The provider in the last words of an instrumentation's name: `openlit.instrumentation.anthropic`."""
     for word in reversed(scope.lower().replace("/", ".").replace("-", ".").split(".")):
         known = _ALIASES.get(word) or _ALIASES.get(word.removesuffix("_v2").removeprefix("instrumentation_"))
-        if known and word not in ("ai", "google", "amazon", "aws"):
+        if known and word not in ("google", "amazon", "aws", "vertex"):
             return known
     return ""
 
