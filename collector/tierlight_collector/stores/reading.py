@@ -177,7 +177,7 @@ def _seqs_by_id(connection: sqlite3.Connection, text: str) -> set[int]:
         found.update(
             seq
             for (seq,) in connection.execute(
-                f"SELECT seq FROM calls WHERE substr({column}, -8) = substr(?1, -8) AND {column} = ?1 LIMIT 10000",
+                f"SELECT seq FROM calls WHERE {column} IS NOT NULL AND substr({column}, -8) = substr(?1, -8) AND +{column} = ?1 LIMIT 10000",
                 (text,),
             )
         )

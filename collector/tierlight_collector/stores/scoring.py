@@ -113,18 +113,17 @@ class Scorer:
         """The calls a score is about, as (seq, start_ns): one, but for a business key, which may be on many."""
         project = "project_id = (SELECT id FROM projects WHERE name = ?)"
         if score.call_id:
-            where, values = "substr(call_id, -8) = substr(?, -8) AND call_id = ?", (score.call_id,) * 2
+            where, values = _by_suffix("call_id"), (score.call_id,) * 2
         elif score.span_id:
             where, values = "trace_id = ? AND span_id = ?", (score.trace_id, score.span_id)  # type: ignore[assignment]
         elif score.response_id:
-            where = "substr(response_id, -8) = substr(?, -8) AND response_id = ?"
-            values = (score.response_id,) * 2
+            where, values = _by_suffix("response_id"), (score.response_id,) * 2
         elif score.join_key:
             return self._joined(_address(score), score.project)
         else:
             return []
         rows = self._connection.execute(
-            "SELECT c.seq, c.start_ns, c.superseded_by, k.attempt_final, c.attempt_index, c.span_id"  # noqa: S608
+            "SELECT c.seq, c.start_ns, c.superseded_by, k.attempt_final, c.attempt_index, c.span_id"
             f" FROM calls c JOIN call_kinds k ON k.id = c.kind_id WHERE {where} AND {project}",
             (*values, score.project),
         ).fetchall()
@@ -207,6 +206,14 @@ class Scorer:
                 "SELECT start_ns FROM calls WHERE seq IN (?, ?)", (winner_seq, loser_seq)
             ).fetchall():
                 self._dirty.mark(start_ns // HOUR_NS)
+
+
+def _by_suffix(column: str) -> str:
+    """Equality with two parameters that the index on the last 8 characters answers.
+
+    The `+` matters: SQLite would put the value of `column = ?` into substr() too, and then scan the whole index.
+    """
+    return f"{column} IS NOT NULL AND substr({column}, -8) = substr(?, -8) AND +{column} = ?"
 
 
 def _address(score: ScoreRecord) -> str:
