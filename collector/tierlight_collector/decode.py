@@ -139,6 +139,7 @@ class _Walker:
         self.limits = limits
         self.oldest_ns = 0 if arrived_ns is None else arrived_ns - limits.horizon_days * DAY_NS
         self.decoded = Decoded()
+        self.short = limits.value_bytes // 4  # characters that are under the limit whatever they are
         self.keys: dict[str, str] = {}  # as sent -> as kept; "" = dropped
 
     def tally(self, what: str, n: int = 1) -> None:
@@ -248,7 +249,7 @@ class _ProtoWalker(_Walker):
         self.check_ids(trace_id, span_id)
         self.check_start(start_ns)
         name = span.name
-        if len(name) > 1000 or "\0" in name:
+        if len(name) > self.short or "\0" in name:
             name = self.text(name, "")
         events = self.events(span.events) if span.events else ()
         if len(span.links) > self.limits.links:
@@ -292,7 +293,7 @@ class _ProtoWalker(_Walker):
         if len(pairs) > most:
             self.tally("attributes", len(pairs) - most)
             pairs = pairs[:most]
-        known = self.keys
+        known, short = self.keys, self.short
         found: dict[str, AttributeValue] = {}
         for pair in pairs:
             key = pair.key
@@ -305,7 +306,7 @@ class _ProtoWalker(_Walker):
             value = pair.value
             text = value.string_value
             if text:
-                found[kept] = text if len(text) < 4096 and "\0" not in text else self.text(text, kept)
+                found[kept] = text if len(text) <= short and "\0" not in text else self.text(text, kept)
             else:
                 found[kept] = value.int_value or self.value(value, kept, 1)
         return found
