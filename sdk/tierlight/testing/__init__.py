@@ -11,7 +11,8 @@ from tierlight.testing._capture import (
     SequentialIds,
     capture_calls,
 )
-from tierlight.testing.fake_provider import FakeError, FakeProvider, FakeReply, FakeRequest, FakeToolCall
+from tierlight.testing._provider import FakeProvider
+from tierlight.testing._wires.reply import FakeError, FakeReply, FakeRequest, FakeToolCall
 
 __all__ = [
     "Captured",

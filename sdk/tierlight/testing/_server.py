@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tierlight.testing.fake_provider import Exchange, FakeProvider
+    from tierlight.testing._provider import Exchange, FakeProvider
 
 _MOST_BYTES = 64 * 1024 * 1024
 
@@ -96,7 +96,7 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
 
 
 async def _reply(exchange: Exchange, writer: asyncio.StreamWriter) -> None:
-    from tierlight.testing.fake_provider import paced
+    from tierlight.testing._provider import paced
 
     has_length = any(name == "Content-Length" for name, _ in exchange.headers)
     head = [f"HTTP/1.1 {exchange.status} Fake", *(f"{name}: {value}" for name, value in exchange.headers)]
@@ -118,7 +118,8 @@ async def _reply(exchange: Exchange, writer: asyncio.StreamWriter) -> None:
 
 def run(arguments: list[str] | None) -> None:
     """The command line."""
-    from tierlight.testing.fake_provider import FakeError, FakeProvider, FakeReply
+    from tierlight.testing._provider import FakeProvider
+    from tierlight.testing._wires.reply import FakeError, FakeReply
 
     parser = argparse.ArgumentParser(
         prog="python -m tierlight.testing.fake_provider",

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tierlight.testing.fake_provider import Exchange, FakeProvider
+    from tierlight.testing._provider import Exchange, FakeProvider
 
 
 def sync_transport(provider: FakeProvider, library: ModuleType) -> Any:
@@ -44,7 +44,7 @@ def sync_transport(provider: FakeProvider, library: ModuleType) -> Any:
 
 def async_transport(provider: FakeProvider, library: ModuleType) -> Any:
     """A `library.AsyncBaseTransport` that asks the provider."""
-    from tierlight.testing.fake_provider import paced
+    from tierlight.testing._provider import paced
 
     class Body(library.AsyncByteStream):  # type: ignore[misc, name-defined]
         def __init__(self, exchange: Exchange, request: Any) -> None:
