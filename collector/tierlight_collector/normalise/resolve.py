@@ -217,6 +217,9 @@ def _nested(
         if outer in covered:
             continue
         same = [key for key in inner_keys if _explains(calls[key], calls[outer])]
+        if not same:
+            alike = [key for key in inner_keys if _alike(calls[key], calls[outer])]
+            same = alike if _sums_to([calls[key] for key in alike], calls[outer]) else []
         if len(same) == 1:
             twins.join(outer, same[0])
         elif same:
@@ -227,13 +230,28 @@ def _nested(
 
 def _explains(inner: CallRecord, outer: CallRecord) -> bool:
     """Whether the inner call is what the outer one reports; a failed call never explains a successful one."""
-    if _same_id(inner, outer):
-        return True
+    return _same_id(inner, outer) or (_alike(inner, outer) and _usage_agrees(inner, outer))
+
+
+def _alike(inner: CallRecord, outer: CallRecord) -> bool:
     return (
         bool(inner.error_type) == bool(outer.error_type)
         and inner.operation == outer.operation
         and _same_model(inner, outer)
-        and _usage_agrees(inner, outer)
+    )
+
+
+def _sums_to(inner: Sequence[CallRecord], outer: CallRecord) -> bool:
+    """Whether several inner calls together report the outer one's tokens."""
+    return len(inner) > 1 and (
+        (
+            outer.input_tokens is not None
+            and sum(each.input_tokens or 0 for each in inner) == outer.input_tokens
+        )
+        or (
+            outer.output_tokens is not None
+            and sum(each.output_tokens or 0 for each in inner) == outer.output_tokens
+        )
     )
 
 
