@@ -17,10 +17,10 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tierlight.pricing import PriceBook
 from tierlight_collector.costing import Costing
 from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.guard import check_bind, is_loopback
+from tierlight_collector.prices import open_book
 from tierlight_collector.serve import serve_collector
 from tierlight_collector.server import listen, serve_http
 from tierlight_collector.stores import open_store
@@ -43,6 +43,7 @@ class ServeSettings:
     grpc_port: int | None = 4317
     port: int = 4319
     prices: Path | None = None
+    list_prices: Path | None = None
     content: bool = False
     targets: tuple[ForwardTarget, ...] = ()
     watch_every_s: float = 5.0
@@ -75,7 +76,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
         StoreError: the store is locked, damaged or of a newer version.
     """
     check_bind(settings.host, insecure=settings.insecure)
-    book = PriceBook.from_toml(settings.prices.read_bytes()) if settings.prices else PriceBook.default()
+    book = open_book(settings.prices, settings.list_prices)
     names = settings.names if is_loopback(settings.host) else (*settings.names, settings.host)
     async with contextlib.AsyncExitStack() as stack:
         pages = listen(settings.host, settings.port)

@@ -6,7 +6,7 @@ import typer
 
 from tierlight import __version__
 
-from . import facts, run
+from . import data, facts, prices, run
 
 app = typer.Typer(
     name="tierlight",
@@ -33,5 +33,5 @@ def root(
     """Options of every command."""
 
 
-for group in (run, facts):
+for group in (run, facts, prices, data):
     group.register(app)

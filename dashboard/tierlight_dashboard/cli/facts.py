@@ -50,7 +50,11 @@ def routes(store: StoreOption, format: FormatOption = Format.table, since: Since
     when = TimeRange(_since_ns(since), time.time_ns() + _UNITS_NS["d"])
     with reading(store) as opened:
         sums = {rollup.key[0]: rollup for rollup in opened.rollups(when, ("route",), Filters())}
-        rows = [route_json(info, replace(sums[info.route], key=())) for info in opened.routes() if info.route in sums]
+        rows = [
+            route_json(info, replace(sums[info.route], key=()))
+            for info in opened.routes()
+            if info.route in sums
+        ]
     emit(rows, ROUTE_COLUMNS, format, empty="No calls yet. Send some, or run `tierlight demo`.")
 
 

@@ -17,17 +17,26 @@ from tierlight_collector.stores.protocol import Store
 from .output import Format
 
 
+def data_folder() -> Path:
+    """Where files are kept that no option names."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "tierlight"
+
+
 def default_store() -> str:
     """$TIERLIGHT_STORE, or one file in the user's data folder."""
-    named = os.environ.get("TIERLIGHT_STORE")
-    if named:
-        return named
-    base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    return f"sqlite:///{base / 'tierlight' / 'tierlight.db'}"
+    return os.environ.get("TIERLIGHT_STORE") or f"sqlite:///{data_folder() / 'tierlight.db'}"
+
+
+def default_list() -> Path:
+    """Where fetched list prices are kept."""
+    return data_folder() / "prices.json"
 
 
 StoreOption = Annotated[
     str, typer.Option("--store", help="sqlite:///FILE; also $TIERLIGHT_STORE.", default_factory=default_store)
+]
+PricesOption = Annotated[
+    Path | None, typer.Option("--prices", help="Own prices (TOML), asked before the list prices.")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
 

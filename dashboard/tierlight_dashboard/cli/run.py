@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tierlight.errors import ConfigurationError
 from tierlight_collector.errors import CollectorError
+from tierlight_collector.forward import ForwardTarget
 
 from ..serve import ServeSettings, serve
-from .options import StoreOption, fail
+from .options import PricesOption, StoreOption, default_list, fail
 
 HostOption = Annotated[
     str, typer.Option(help="Address of all three ports; anything but loopback is refused.")
@@ -32,9 +32,22 @@ def up(
     http_port: Annotated[int, typer.Option(help="OTLP over HTTP.")] = 4318,
     grpc_port: Annotated[int, typer.Option(help="OTLP over gRPC.")] = 4317,
     port: PortOption = 4319,
-    prices: Annotated[
-        Path | None, typer.Option(help="Own prices (TOML), asked before the list prices.")
+    prices: PricesOption = None,
+    forward: Annotated[
+        list[str] | None,
+        typer.Option(help="Send every accepted span on to this OTLP endpoint; may be repeated."),
     ] = None,
+    forward_header: Annotated[
+        list[str] | None,
+        typer.Option(help="Header for the forwarding, as name=value, name=env:VARIABLE or name=file:PATH."),
+    ] = None,
+    forward_content: Annotated[
+        bool, typer.Option("--forward-content", help="Forward captured texts too; off by default.")
+    ] = False,
+    content: Annotated[
+        bool,
+        typer.Option("--content", help="Store prompts and answers that senders captured; off by default."),
+    ] = False,
     insecure_no_auth: Annotated[
         bool,
         typer.Option(
@@ -50,6 +63,9 @@ def up(
         grpc_port=grpc_port,
         port=port,
         prices=prices,
+        list_prices=default_list(),
+        content=content,
+        targets=_targets(forward or [], forward_header or [], forward_content),
         insecure=insecure_no_auth,
     )
     try:
@@ -78,3 +94,16 @@ def demo(
         raise fail(str(error)) from error
     except OSError as error:
         raise fail(f"cannot start: {error.strerror or error} (another server on this port?)") from error
+
+
+def _targets(endpoints: list[str], headers: list[str], content: bool) -> tuple[ForwardTarget, ...]:
+    pairs = {}
+    for header in headers:
+        name, equals, value = header.partition("=")
+        if not equals or not name:
+            raise fail("expected --forward-header name=value")
+        pairs[name.strip().lower()] = value
+    return tuple(
+        ForwardTarget(f"target-{number}", endpoint, headers=pairs, content=content)
+        for number, endpoint in enumerate(endpoints, 1)
+    )
