@@ -20,12 +20,12 @@ from tierlight_collector.errors import CollectorError
 from tierlight_collector.guard import ASGIApp, Guard
 from tierlight_collector.stores.protocol import Store
 
-from .views import overview, route, routes
+from .views import call, calls, overview, route, routes
 from .views.site import DashboardSettings, Site
 
 log = logging.getLogger("tierlight.dashboard")
 MAX_FORM_BYTES = 1 << 20
-ROUTERS = (overview.router, routes.router, route.router)
+ROUTERS = (overview.router, routes.router, route.router, calls.router, call.router)
 
 
 def create_app(
