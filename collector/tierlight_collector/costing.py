@@ -15,12 +15,15 @@ from typing import Any, Final
 
 from tierlight.pricing import Cost, PriceBook, Usage
 
+from .drafts import maker
 from .records import CallRecord
 
 STATED: Final = frozenset({"caller", "provider", "cache"})
 PRICE_ESTIMATED: Final = (
     "price_estimated"  # a flag of calls priced by a table without history, or by one assumed query
 )
+
+_usage = maker(Usage)  # a plain frozen constructor takes a third of the time of pricing
 
 
 class Costing:
@@ -47,7 +50,7 @@ class Costing:
         if call.cost_nusd is not None and call.cost_source in STATED:
             return {}
         priced = self._book.price(
-            Usage(
+            _usage(
                 input_tokens=call.input_tokens,
                 output_tokens=call.output_tokens,
                 cached_input_tokens=call.cached_input_tokens,

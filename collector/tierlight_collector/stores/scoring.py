@@ -227,6 +227,10 @@ def _address(score: ScoreRecord) -> str:
 
 
 def _join_keys(attributes: Attributes) -> Iterator[tuple[str, str]]:
+    if TIERLIGHT_JOIN_PREFIX not in "\n".join(
+        attributes
+    ):  # hardly any span has one: look at all keys at once
+        return
     for name, value in attributes.items():
         if name.startswith(TIERLIGHT_JOIN_PREFIX) and isinstance(value, str | int):
             yield name[len(TIERLIGHT_JOIN_PREFIX) :], str(value)
