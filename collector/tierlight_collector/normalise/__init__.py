@@ -6,16 +6,8 @@ counts, and the route that stands on a parent). Both are pure.
 
 from __future__ import annotations
 
-from .resolve import (
-    CLOCK_SLACK_NS,
-    RESPONSE_WINDOW_NS,
-    Settled,
-    SpanFacts,
-    SpanKey,
-    facts_of,
-    original,
-    resolve,
-)
+from .facts import CLOCK_SLACK_NS, RESPONSE_WINDOW_NS, SpanFacts, SpanKey
+from .resolve import Settled, facts_of, original, resolve
 from .spans import NORM_VERSION, normalise, normalise_log
 
 __all__ = [

@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from ..records import EventRecord
-from .coerce import text_of
+from ..records import EventRecord, SpanRecord
+from .coerce import text_of, tokens_of
+from .values import Values
 
 # Raised before anything was sent: the caller's own mistake, no call to any provider.
 NOT_SENT_TYPES: Final = frozenset(
     {"type_error", "value_error", "attribute_error", "key_error", "validation_error"}
 )
+
+MAX_ERROR_TYPE: Final = 200
 
 _STATUS: Final = re.compile(r"(?:[Ee]rror code|status_code|status code|HTTP(?: status)?)\W{0,3}\s*(\d{3})\b")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -124,3 +127,50 @@ def outline(message: str) -> str:
     for mark in (" - ", "{", '"', "\n", ": '", "`"):
         message = message.partition(mark)[0]
     return message[:120].rstrip(" '(:")
+
+
+def failure_of(values: Values, span: SpanRecord) -> tuple[str, str, int | None]:
+    """Error type as sent ("" = none), its class, and the HTTP status, also of a call that went well."""
+    status = tokens_of(values["http_status"]) if "http_status" in values else None
+    if status is not None and not 100 <= status <= 599:
+        status = None
+    said = values.get("error_type")
+    failed = (
+        span.status_code == 2
+        or said is not None
+        or (status is not None and status >= 400)
+        or values.get("lf_level") == "ERROR"
+    )
+    kind = message = ""
+    if span.events:
+        kind, message = exception_of(span.events)
+    if not failed and not (kind and span.status_code != 1):
+        return "", "", status
+    error_type = text_of(said)
+    if error_type.isdecimal() and len(error_type) == 3:
+        status = status or int(error_type)
+    if status is None:
+        text = text_of(values.get("error_text")) or message
+        status = status_in(span.status_message) or status_in(text)
+        if status is not None:
+            values.findings["http_status"] = status
+    word = error_word(error_type) if error_type else ""
+    if kind and (
+        not error_type or error_class(word, None) == "unknown" != error_class(error_word(kind), None)
+    ):
+        # The span's own word is vague ("AI_APICallError", "_OTHER"); the exception's is better.
+        word = error_word(kind)
+        error_type = error_type or kind
+    if not error_type:
+        leading = (
+            outline(span.status_message or text_of(values.get("error_text")))
+            .partition("(")[0]
+            .partition(":")[0]
+        )
+        error_type = leading if leading.isidentifier() else ""
+        word = word or error_word(error_type)
+        error_type = error_type or (str(status) if status is not None else "error")
+    klass = error_class(word, status)
+    if klass == "unknown" and word in NOT_SENT_TYPES:
+        klass = "not_sent"
+    return error_type[:MAX_ERROR_TYPE], klass, status

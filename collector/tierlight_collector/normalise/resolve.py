@@ -28,42 +28,27 @@ rebuild the call of a `SpanFacts` as `original(call, names)`.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from ..records import CallRecord, NormalisedSpan, Role, RouteHints
-from .models import same_family
+from ..records import CallRecord, NormalisedSpan
+from .facts import CLOCK_SLACK_NS, RESPONSE_WINDOW_NS, SpanFacts, SpanKey
 from .routes import unrouted
 from .scopes import is_native_scope
 from .tiering import tier_of
+from .twins import Twins, ancestors, end_ns, nested, same_response, same_time
 
-SpanKey: TypeAlias = tuple[bytes, bytes]  # (trace_id, span_id)
-
-RESPONSE_WINDOW_NS: Final = 600 * 1_000_000_000
-CLOCK_SLACK_NS: Final = 50 * 1_000_000
-MAX_ANCESTORS: Final = 200
-
-# The flag of a span that is a call only as long as no call is known below it.
-WEAK: Final = "weak_role"
-
-
-@dataclass(frozen=True, slots=True)
-class SpanFacts:
-    """What settling needs of one span. `call` is set where the role is "call", as `normalise` made it."""
-
-    trace_id: bytes
-    span_id: bytes
-    parent_span_id: bytes
-    role: Role
-    scope: str
-    hints: RouteHints
-    call: CallRecord | None = None
-
-    @property
-    def key(self) -> SpanKey:
-        return (self.trace_id, self.span_id)
+__all__ = [
+    "CLOCK_SLACK_NS",
+    "RESPONSE_WINDOW_NS",
+    "Settled",
+    "SpanFacts",
+    "SpanKey",
+    "facts_of",
+    "original",
+    "resolve",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +103,12 @@ def resolve(facts: Sequence[SpanFacts]) -> dict[SpanKey, Settled]:
     calls = {key: fact.call for key, fact in sorted(spans.items()) if fact.call is not None}
     if not calls:
         return {}
-    lineage = {key: tuple(_ancestors(spans, key)) for key in calls}
-    twins = _Twins(calls)
-    covered = _nested(spans, calls, lineage, twins)
+    lineage = {key: tuple(ancestors(spans, key)) for key in calls}
+    twins = Twins(calls)
+    covered = nested(spans, calls, lineage, twins)
     if len(calls) > 1:
-        _same_response(spans, calls, twins)
-    suspects = _same_time(spans, calls, lineage, twins) if len(calls) > 1 else frozenset()
+        same_response(spans, calls, twins)
+    suspects = same_time(spans, calls, lineage, twins) if len(calls) > 1 else frozenset()
 
     settled: dict[SpanKey, Settled] = {}
     outer_keys = {ancestor.key for line in lineage.values() for ancestor in line}
@@ -154,245 +139,6 @@ def resolve(facts: Sequence[SpanFacts]) -> dict[SpanKey, Settled]:
     return settled
 
 
-class _Twins:
-    """Disjoint sets of calls that are one provider call (union-find)."""
-
-    def __init__(self, keys: Iterable[SpanKey]) -> None:
-        self._parent = {key: key for key in keys}
-
-    def root(self, key: SpanKey) -> SpanKey:
-        while self._parent[key] != key:
-            self._parent[key] = self._parent[self._parent[key]]
-            key = self._parent[key]
-        return key
-
-    def join(self, a: SpanKey, b: SpanKey) -> None:
-        low, high = sorted((self.root(a), self.root(b)))
-        self._parent[high] = low
-
-    def group(self, key: SpanKey) -> list[SpanKey]:
-        root = self.root(key)
-        return [other for other in self._parent if self.root(other) == root]
-
-    def groups(self) -> list[list[SpanKey]]:
-        by_root: dict[SpanKey, list[SpanKey]] = defaultdict(list)
-        for key in self._parent:
-            by_root[self.root(key)].append(key)
-        return list(by_root.values())
-
-
-def _ancestors(spans: Mapping[SpanKey, SpanFacts], key: SpanKey) -> Iterator[SpanFacts]:
-    """The known ancestors, nearest first; parents that never came or point in a circle end the line."""
-    trace_id, parent = key[0], spans[key].parent_span_id
-    seen = {key[1]}
-    while parent and parent not in seen and len(seen) <= MAX_ANCESTORS:
-        found = spans.get((trace_id, parent))
-        if found is None:
-            return
-        seen.add(parent)
-        yield found
-        parent = found.parent_span_id
-
-
-def _nested(
-    spans: Mapping[SpanKey, SpanFacts],
-    calls: Mapping[SpanKey, CallRecord],
-    lineage: Mapping[SpanKey, tuple[SpanFacts, ...]],
-    twins: _Twins,
-) -> dict[SpanKey, SpanKey]:
-    """Join each call with the one call inside it that is the same; gives the outer calls drawn around several."""
-    inside: dict[SpanKey, list[SpanKey]] = defaultdict(list)
-    covered: dict[SpanKey, SpanKey] = {}
-    for key, line in lineage.items():
-        for ancestor in line:
-            if ancestor.call is not None and WEAK in ancestor.call.flags:
-                covered[ancestor.key] = min(key, covered.get(ancestor.key, key))
-        for ancestor in line:
-            if ancestor.role in ("tool", "aggregate"):
-                break  # an agent called as a tool is another call
-            if ancestor.call is not None:
-                inside[ancestor.key].append(key)
-                break
-    for outer, inner_keys in inside.items():
-        if outer in covered:
-            continue
-        same = [key for key in inner_keys if _explains(calls[key], calls[outer])]
-        if not same:
-            alike = [key for key in inner_keys if _alike(calls[key], calls[outer])]
-            same = alike if _sums_to([calls[key] for key in alike], calls[outer]) else []
-        if len(same) == 1:
-            twins.join(outer, same[0])
-        elif same:
-            by_id = [key for key in same if _same_id(calls[key], calls[outer])]
-            covered[outer] = min(by_id or same, key=lambda key: (-calls[key].start_ns, key))
-    return covered
-
-
-def _explains(inner: CallRecord, outer: CallRecord) -> bool:
-    """Whether the inner call is what the outer one reports; a failed call never explains a successful one."""
-    return _same_id(inner, outer) or (_alike(inner, outer) and _usage_agrees(inner, outer))
-
-
-def _alike(inner: CallRecord, outer: CallRecord) -> bool:
-    return (
-        bool(inner.error_type) == bool(outer.error_type)
-        and inner.operation == outer.operation
-        and _same_model(inner, outer)
-    )
-
-
-def _sums_to(inner: Sequence[CallRecord], outer: CallRecord) -> bool:
-    """Whether several inner calls together report the outer one's tokens."""
-    return len(inner) > 1 and (
-        (
-            outer.input_tokens is not None
-            and sum(each.input_tokens or 0 for each in inner) == outer.input_tokens
-        )
-        or (
-            outer.output_tokens is not None
-            and sum(each.output_tokens or 0 for each in inner) == outer.output_tokens
-        )
-    )
-
-
-def _same_id(a: CallRecord, b: CallRecord) -> bool:
-    return bool(a.response_id) and a.response_id == b.response_id
-
-
-def _same_model(a: CallRecord, b: CallRecord) -> bool:
-    """Same family between any two of the models named; a call that names none agrees with all."""
-    ours = [model for model in (a.response_model, a.request_model) if model]
-    theirs = [model for model in (b.response_model, b.request_model) if model]
-    if not ours or not theirs:
-        return True
-    return any(same_family(one, other) for one in ours for other in theirs)
-
-
-def _usage_agrees(a: CallRecord, b: CallRecord) -> bool:
-    """Equal, or unknown, or off in the known ways: estimated, cut stream (1 token), cached part left out."""
-    if "estimated" in (a.usage_source, b.usage_source):
-        return True
-    pairs = ((a.input_tokens, b.input_tokens), (a.output_tokens, b.output_tokens))
-    known = [(x, y) for x, y in pairs if x is not None and y is not None]
-    return not known or any(x == y for x, y in known)
-
-
-def _same_sender(a: CallRecord, b: CallRecord) -> bool:
-    if a.service_instance and b.service_instance:
-        return a.service_instance == b.service_instance
-    return a.service_name == b.service_name
-
-
-def _end_ns(call: CallRecord) -> int:
-    return call.start_ns + (call.duration_ns or 0)
-
-
-def _overlap(a: CallRecord, b: CallRecord) -> bool:
-    return a.start_ns <= _end_ns(b) + CLOCK_SLACK_NS and b.start_ns <= _end_ns(a) + CLOCK_SLACK_NS
-
-
-def _same_response(
-    spans: Mapping[SpanKey, SpanFacts], calls: Mapping[SpanKey, CallRecord], twins: _Twins
-) -> None:
-    """Join calls of different scopes that carry one response id, in whatever traces.
-
-    Servers exist that give every answer the same id. Then a scope shows the id more than once, and only pairs
-    that overlap in time, and with nobody else, are taken for one call.
-    """
-    by_id: dict[str, list[SpanKey]] = defaultdict(list)
-    for key, call in calls.items():
-        if call.response_id:
-            by_id[call.response_id].append(key)
-    for keys in by_id.values():
-        if len(keys) < 2:
-            continue
-        pairs = [
-            (a, b)
-            for index, a in enumerate(keys)
-            for b in keys[index + 1 :]
-            if spans[a].scope != spans[b].scope
-            and _same_sender(calls[a], calls[b])
-            and abs(calls[a].start_ns - calls[b].start_ns) <= RESPONSE_WINDOW_NS
-        ]
-        scopes = [spans[key].scope for key in keys]
-        if len(set(scopes)) == len(scopes):
-            for a, b in pairs:
-                twins.join(a, b)
-            continue
-        overlapping = [(a, b) for a, b in pairs if _overlap(calls[a], calls[b])]
-        partners: dict[tuple[SpanKey, str], int] = defaultdict(int)
-        for a, b in overlapping:
-            partners[a, spans[b].scope] += 1
-            partners[b, spans[a].scope] += 1
-        for a, b in overlapping:
-            if partners[a, spans[b].scope] == 1 and partners[b, spans[a].scope] == 1:
-                twins.join(a, b)
-
-
-def _same_time(
-    spans: Mapping[SpanKey, SpanFacts],
-    calls: Mapping[SpanKey, CallRecord],
-    lineage: Mapping[SpanKey, tuple[SpanFacts, ...]],
-    twins: _Twins,
-) -> frozenset[SpanKey]:
-    """Last resort, for calls without an id: join a pair that fits in time when each is the other's best fit.
-
-    Gives the calls that fit several equally and are therefore left apart.
-    """
-    fits: dict[SpanKey, list[tuple[int, SpanKey]]] = defaultdict(list)
-    keys = sorted(calls, key=lambda key: (calls[key].start_ns, key))
-    for index, a in enumerate(keys):
-        call = calls[a]
-        limit = _end_ns(call) + CLOCK_SLACK_NS
-        for b in keys[index + 1 :]:
-            other = calls[b]
-            if other.start_ns > limit:
-                break
-            if (
-                not (call.response_id and other.response_id)
-                and spans[a].scope != spans[b].scope
-                and call.provider == other.provider
-                and call.operation == other.operation
-                and bool(call.error_type) == bool(other.error_type)
-                and _same_sender(call, other)
-                and twins.root(a) != twins.root(b)
-                and _same_model(call, other)
-                and _usage_agrees(call, other)
-                and not _related(spans, lineage, a, b)
-            ):
-                apart = _containment(call, other)
-                if apart is not None:
-                    fits[a].append((apart, b))
-                    fits[b].append((apart, a))
-    best: dict[SpanKey, SpanKey] = {}
-    for key, options in fits.items():
-        options.sort()
-        if len(options) == 1 or options[0][0] < options[1][0]:
-            best[key] = options[0][1]
-    for one, partner in sorted(best.items()):
-        if best.get(partner) == one:
-            twins.join(one, partner)
-    return frozenset(key for key in fits if key not in best)
-
-
-def _containment(a: CallRecord, b: CallRecord) -> int | None:
-    """How far the ends of the two lie apart when one contains the other (with slack), else None."""
-    start_gap, end_gap = b.start_ns - a.start_ns, _end_ns(a) - _end_ns(b)
-    a_holds_b = start_gap >= -CLOCK_SLACK_NS and end_gap >= -CLOCK_SLACK_NS
-    b_holds_a = start_gap <= CLOCK_SLACK_NS and end_gap <= CLOCK_SLACK_NS
-    return abs(start_gap) + abs(end_gap) if a_holds_b or b_holds_a else None
-
-
-def _related(
-    spans: Mapping[SpanKey, SpanFacts],
-    lineage: Mapping[SpanKey, tuple[SpanFacts, ...]],
-    a: SpanKey,
-    b: SpanKey,
-) -> bool:
-    """Whether one is the other's ancestor: such pairs were judged as nested already."""
-    return spans[a] in lineage[b] or spans[b] in lineage[a]
-
-
 def _final(
     key: SpanKey, covered: Mapping[SpanKey, SpanKey], winners: Mapping[SpanKey, SpanKey]
 ) -> SpanKey | None:
@@ -416,7 +162,7 @@ def _rank(fact: SpanFacts, call: CallRecord, is_outer: bool) -> tuple[object, ..
         not is_outer,
         bool(call.response_id),
         call.usage_source in ("provider", "billed"),
-        _end_ns(call),
+        end_ns(call),
         fact.key,
     )
 

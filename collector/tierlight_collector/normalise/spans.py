@@ -6,18 +6,14 @@ table look-ups, and nothing else; JSON inside strings is parsed only in the dial
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, get_args
 
 from tierlight import semconv
 
-from ..content import is_content_key
 from ..drafts import maker
 from ..records import (
     CallRecord,
     ContentRecord,
-    EventRecord,
     LogRecord,
     NormalisedSpan,
     Purpose,
@@ -28,36 +24,28 @@ from ..records import (
 from . import langfuse, litellm, mlflow, openinference, platforms
 from .coerce import first_text, flag_of, mapping_of, number_of, text_of, tokens_of
 from .contents import contents_of
-from .failures import NOT_SENT_TYPES, error_class, error_word, exception_of, outline, status_in
+from .costs import stated_cost
+from .failures import failure_of
 from .providers import identify
 from .roles import Reading, operation_of, role_of
 from .routes import NO_HINTS, http_route_name, is_generic, own_route, route_name
 from .scores import inline_scores, score_of
 from .sources import read
+from .storable import stripped, timely
+from .streams import first_chunk
 from .tiering import tier_of
-from .usage import NO_USAGE, Usage, usage_of
+from .usage import believable, usage_of, usage_source
 from .values import Values
 
 NORM_VERSION: Final = 1
 
 _make_call: Final = maker(CallRecord)
-_make_span: Final = maker(SpanRecord)
 _make_normalised: Final = maker(NormalisedSpan)
 _make_hints: Final = maker(RouteHints)
 
-HOUR_NS: Final = 3_600_000_000_000
 MAX_TEXT: Final = 200  # characters of an id, a name, an error type
 
 _PURPOSES: Final = frozenset(get_args(Purpose))
-_FIRST_CHUNK_EVENTS: Final = frozenset(
-    {
-        "First Token Stream Event",
-        "gen_ai.content.completion.chunk",
-        "llm.content.completion.chunk",
-        "ai.stream.firstChunk",
-        "mlflow.chunk.item.0",
-    }
-)
 _FINISH: Final = {
     **dict.fromkeys(
         ("stop", "end_turn", "complete", "completed", "stop_sequence", "finished", "eos"), "stop"
@@ -97,22 +85,22 @@ def normalise(span: SpanRecord, arrived_ns: int, *, content: bool = False) -> No
     reading = role_of(values, span.name, span.kind, span.scope)
     role = reading.role
     hints = _hints(values, span, role)
-    timely = _timely(span, arrived_ns)
+    kept = timely(span, arrived_ns)
     call = None
     if role == "call":
-        call = _call(values, span, timely, reading, hints, arrived_ns)
+        call = _call(values, span, kept, reading, hints, arrived_ns)
         if call.outcome == "not_sent":
             role, call = "other", None
     scores: tuple[ScoreRecord, ...] = ()
     if plan.extra_keys:
         extras = [(key, span.attributes[key]) for key in plan.extra_keys]
-        scores = inline_scores(extras, timely, call.call_id if call is not None else "", content=content)
+        scores = inline_scores(extras, kept, call.call_id if call is not None else "", content=content)
     contents: tuple[ContentRecord, ...] = ()
     if content and call is not None and (plan.content_keys or span.events):
         contents = contents_of(span)
     if plan.content_keys or values.findings or span.status_message or span.events:
-        timely = _stripped(timely, values)
-    return _make_normalised(timely, role, hints, call, contents, scores)
+        kept = stripped(kept, values)
+    return _make_normalised(kept, role, hints, call, contents, scores)
 
 
 def normalise_log(log: LogRecord, *, content: bool = False) -> ScoreRecord | None:
@@ -176,67 +164,13 @@ def _route_text(value: object) -> str:
     return "" if is_generic(text) else route_name(text)
 
 
-def _timely(span: SpanRecord, arrived_ns: int) -> SpanRecord:
-    """The span with times that a store can hold: a start far ahead becomes the arrival."""
-    if span.start_ns <= arrived_ns + HOUR_NS:
-        if span.end_ns <= arrived_ns + 24 * HOUR_NS:
-            return span
-        return replace(span, end_ns=0)
-    length = span.end_ns - span.start_ns
-    return replace(
-        span, start_ns=arrived_ns, end_ns=arrived_ns + length if 0 <= length <= 24 * HOUR_NS else 0
-    )
-
-
-def _stripped(span: SpanRecord, values: Values) -> SpanRecord:
-    """The span without content, with what was found in it."""
-    message = span.status_message
-    attributes: Mapping[str, Any] = span.attributes
-    if values.plan.content_keys or values.findings:
-        kept = dict(attributes)
-        for key in values.plan.content_keys:
-            if not isinstance(kept[key], (int, float)):
-                del kept[key]
-        for field, value in values.findings.items():
-            kept[f"tierlight.found.{field}"] = value
-        attributes = kept
-    events = tuple(
-        EventRecord(
-            event.name,
-            event.time_ns,
-            {
-                key: value
-                for key, value in event.attributes.items()
-                if isinstance(value, (int, float)) or not is_content_key(key)
-            },
-        )
-        for event in span.events
-    )
-    return _make_span(
-        span.trace_id,
-        span.span_id,
-        span.parent_span_id,
-        span.name,
-        span.kind,
-        span.start_ns,
-        span.end_ns,
-        span.status_code,
-        outline(message) if message else "",
-        span.scope,
-        span.scope_version,
-        attributes,
-        events,
-        span.resource,
-    )
-
-
 # ---- the call -------------------------------------------------------------------------------------------
 
 
 def _call(
     values: Values,
     span: SpanRecord,
-    timely: SpanRecord,
+    kept: SpanRecord,
     reading: Reading,
     hints: RouteHints,
     arrived_ns: int,
@@ -244,13 +178,13 @@ def _call(
     get = values.get
     resource = span.resource
     flags: tuple[str, ...] = ()
-    if timely is not span or span.end_ns < span.start_ns:
+    if kept is not span or span.end_ns < span.start_ns:
         flags = ("clock_suspect",)
     if reading.weak:
         flags = (*flags, "weak_role")
-    duration = timely.end_ns - timely.start_ns if timely.end_ns >= timely.start_ns else None
+    duration = kept.end_ns - kept.start_ns if kept.end_ns >= kept.start_ns else None
 
-    error_type, klass, status = _error(values, span)
+    error_type, klass, status = failure_of(values, span)
     request_model, response_model = _models(values, bool(error_type), reading.model)
     provider, request_model, response_model, is_suspect = identify(
         text_of(get("provider")),
@@ -266,10 +200,10 @@ def _call(
     operation = operation_of(reading.operation, values, span.name)
     dialect = values.plan.dialect or _dialect(values, span.scope)
 
-    ttft, is_streaming = _first_chunk(values, span, duration, reading)
+    ttft, is_streaming = first_chunk(values, span, duration)
     usage = usage_of(values, span.scope)
-    source = _usage_source(values, usage, span.scope, is_streaming)
-    usage, source = _believable(usage, source, bool(error_type), klass, operation)
+    source = usage_source(values, usage, span.scope, is_streaming)
+    usage, source = believable(usage, source, bool(error_type), klass, operation)
     if usage.flags:
         flags = (*flags, *usage.flags)
 
@@ -306,7 +240,7 @@ def _call(
 
     cost_nusd, cost_source, price_version, wire_cost, wire_source = None, "", "", None, ""
     if "cost" in values or "wire_cost" in values:
-        cost_nusd, cost_source, price_version, wire_cost, wire_source = _cost(values, dialect, source)
+        cost_nusd, cost_source, price_version, wire_cost, wire_source = stated_cost(values, dialect, source)
 
     route, route_source = own_route(hints, resource.service_name)
     return _make_call(
@@ -314,7 +248,7 @@ def _call(
         span.span_id,
         span.parent_span_id,
         span.name[:MAX_TEXT],
-        timely.start_ns,
+        kept.start_ns,
         arrived_ns,
         duration,
         ttft,
@@ -424,82 +358,6 @@ def _dialect(values: Values, scope: str) -> str:
     return "otel"
 
 
-def _error(values: Values, span: SpanRecord) -> tuple[str, str, int | None]:
-    """Error type as sent ("" = none), its class, and the HTTP status, also of a call that went well."""
-    status = tokens_of(values["http_status"]) if "http_status" in values else None
-    if status is not None and not 100 <= status <= 599:
-        status = None
-    said = values.get("error_type")
-    failed = (
-        span.status_code == 2
-        or said is not None
-        or (status is not None and status >= 400)
-        or values.get("lf_level") == "ERROR"
-    )
-    kind = message = ""
-    if span.events:
-        kind, message = exception_of(span.events)
-    if not failed and not (kind and span.status_code != 1):
-        return "", "", status
-    error_type = text_of(said)
-    if error_type.isdecimal() and len(error_type) == 3:
-        status = status or int(error_type)
-    if status is None:
-        text = text_of(values.get("error_text")) or message
-        status = status_in(span.status_message) or status_in(text)
-        if status is not None:
-            values.findings["http_status"] = status
-    word = error_word(error_type) if error_type else ""
-    if kind and (
-        not error_type or error_class(word, None) == "unknown" != error_class(error_word(kind), None)
-    ):
-        # The span's own word is vague ("AI_APICallError", "_OTHER"); the exception's is better.
-        word = error_word(kind)
-        error_type = error_type or kind
-    if not error_type:
-        leading = (
-            outline(span.status_message or text_of(values.get("error_text")))
-            .partition("(")[0]
-            .partition(":")[0]
-        )
-        error_type = leading if leading.isidentifier() else ""
-        word = word or error_word(error_type)
-        error_type = error_type or (str(status) if status is not None else "error")
-    klass = error_class(word, status)
-    if klass == "unknown" and word in NOT_SENT_TYPES:
-        klass = "not_sent"
-    return error_type[:MAX_TEXT], klass, status
-
-
-def _first_chunk(
-    values: Values, span: SpanRecord, duration: int | None, reading: Reading
-) -> tuple[int | None, bool | None]:
-    """Time to the first chunk in ns, and whether the call streamed (None = not told)."""
-    streaming = values.get("stream")
-    if streaming is not None and type(streaming) is not bool:
-        streaming = flag_of(streaming)
-    ttft: int | None = None
-    if "ttft_s" in values:
-        seconds = number_of(values["ttft_s"])
-        ttft = int(seconds * 1e9) if seconds is not None and abs(seconds) < 1e6 else None
-    elif "ttft_ms" in values or "bare_ttft_ms" in values:
-        ms = number_of(values.get("ttft_ms", values.get("bare_ttft_ms")))
-        ttft = int(ms * 1e6) if ms is not None and abs(ms) < 1e9 else None
-    for event in span.events:
-        if event.name in _FIRST_CHUNK_EVENTS:
-            streaming = True if streaming is None else streaming
-            if ttft is None:
-                ttft = event.time_ns - span.start_ns
-            break
-    if streaming is None:
-        operation = values.get("ai_operation")
-        if type(operation) is str and operation.endswith(".doStream"):
-            streaming = True
-    if ttft is not None and (ttft < 0 or (duration is not None and ttft > duration) or streaming is False):
-        ttft = None
-    return ttft, streaming
-
-
 def _finish(value: object) -> str:
     if value is None:
         return ""
@@ -507,53 +365,3 @@ def _finish(value: object) -> str:
     if not word:
         return ""
     return _FINISH.get(word) or _FINISH.get(word.rpartition(".")[2]) or "other"
-
-
-def _usage_source(values: Values, usage: Usage, scope: str, is_streaming: bool | None) -> str:
-    """Where the tokens come from: the provider, the sender's own count, the bill, or nowhere."""
-    if usage.input is None and usage.output is None:
-        return "absent"
-    said = values.get("usage_source")
-    if said in ("provider", "estimated", "absent"):
-        return str(said)
-    # OpenLIT counts by itself when a stream brings no usage, and only then leaves the cached parts out.
-    if is_streaming and scope.startswith("openlit") and usage.cached is None and usage.written is None:
-        return "estimated"
-    # Cohere's billed units are sent as doubles by the older convention.
-    if type(values.get("input")) is float and type(values.get("output")) in (float, type(None)):
-        return "billed"
-    return "provider"
-
-
-def _believable(usage: Usage, source: str, failed: bool, klass: str, operation: str) -> tuple[Usage, str]:
-    """Zeros and placeholders that mean unknown, taken out."""
-    if source == "absent":
-        return NO_USAGE if usage.flags == () else Usage(flags=usage.flags), source
-    if failed and not usage.input and not usage.output:
-        return NO_USAGE, "absent"
-    if operation in ("chat", "text_completion"):
-        if not usage.input and not usage.output:
-            return NO_USAGE, "absent"
-        if usage.input == 0:
-            usage = usage._replace(input=None, cached=None, written=None, written_1h=None, rule="")
-        # The opening event of an Anthropic stream says 1 output token; a cut stream never says more.
-        if failed and usage.output is not None and usage.output <= 1:
-            usage = usage._replace(output=None, reasoning=None)
-    elif operation in ("embeddings", "rerank") and not usage.input:
-        return NO_USAGE, "absent"
-    return usage, source
-
-
-def _cost(values: Values, dialect: str, usage_source: str) -> tuple[int | None, str, str, int | None, str]:
-    """Stated cost (by caller, provider or the SDK's price book), and what the emitter reckons, in nano-USD."""
-    amount = number_of(values["cost"]) if "cost" in values else None
-    currency = text_of(values.get("cost_currency")).upper() or "USD"
-    source = text_of(values.get("cost_source"))
-    is_price = amount is not None and 0 <= amount < 1e6 and currency == "USD"
-    if is_price and amount is not None and source in ("caller", "provider", "price_book", "cache"):
-        nano = round(amount * 1e9)
-        return nano, source, _id(values.get("price_version")), nano, f"wire:{dialect}"
-    wire = number_of(values["wire_cost"]) if "wire_cost" in values else amount if currency == "USD" else None
-    if wire is None or not 0 <= wire < 1e6 or (wire == 0 and usage_source == "absent"):
-        return None, "", "", None, ""
-    return None, "", "", round(wire * 1e9), f"wire:{dialect}"

@@ -111,3 +111,38 @@ def _rule(
     if row[0] == "bare_input" or counts_cache_apart(scope) or (row[0] == "lf_input" and "lf_apart" in values):
         return "exclusive:dialect"
     return "inclusive"
+
+
+def usage_source(values: Values, usage: Usage, scope: str, is_streaming: bool | None) -> str:
+    """Where the tokens come from: the provider, the sender's own count, the bill, or nowhere."""
+    if usage.input is None and usage.output is None:
+        return "absent"
+    said = values.get("usage_source")
+    if said in ("provider", "estimated", "absent"):
+        return str(said)
+    # OpenLIT counts by itself when a stream brings no usage, and only then leaves the cached parts out.
+    if is_streaming and scope.startswith("openlit") and usage.cached is None and usage.written is None:
+        return "estimated"
+    # Cohere's billed units are sent as doubles by the older convention.
+    if type(values.get("input")) is float and type(values.get("output")) in (float, type(None)):
+        return "billed"
+    return "provider"
+
+
+def believable(usage: Usage, source: str, failed: bool, klass: str, operation: str) -> tuple[Usage, str]:
+    """Zeros and placeholders that mean unknown, taken out."""
+    if source == "absent":
+        return NO_USAGE if usage.flags == () else Usage(flags=usage.flags), source
+    if failed and not usage.input and not usage.output:
+        return NO_USAGE, "absent"
+    if operation in ("chat", "text_completion"):
+        if not usage.input and not usage.output:
+            return NO_USAGE, "absent"
+        if usage.input == 0:
+            usage = usage._replace(input=None, cached=None, written=None, written_1h=None, rule="")
+        # The opening event of an Anthropic stream says 1 output token; a cut stream never says more.
+        if failed and usage.output is not None and usage.output <= 1:
+            usage = usage._replace(output=None, reasoning=None)
+    elif operation in ("embeddings", "rerank") and not usage.input:
+        return NO_USAGE, "absent"
+    return usage, source
