@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from tierlight import semconv
 from tierlight_collector.normalise import normalise, normalise_log
 from tierlight_collector.normalise.failures import error_class, error_word
-from tierlight_collector.normalise.sources import DIALECTS
+from tierlight_collector.normalise.providers import identify
+from tierlight_collector.normalise.routes import is_generic, route_name
+from tierlight_collector.normalise.sources import _PLANS, DIALECTS
+from tierlight_collector.normalise.tiering import tier_of
 from tierlight_collector.records import (
     CallRecord,
     EventRecord,
@@ -325,7 +328,8 @@ def test_a_status_is_found_in_the_message_and_survives_its_stripping() -> None:
 
 def test_what_was_refused_before_sending_is_no_call() -> None:
     attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-5", "error.type": "TypeError"}
-    assert read(attributes, status=2).call is None
+    refused = read(attributes, status=2)
+    assert (refused.call, refused.role, refused.is_refused) == (None, "other", True)
 
 
 def test_an_end_before_the_start_leaves_the_duration_unknown() -> None:
@@ -520,3 +524,22 @@ def test_the_order_of_attributes_does_not_matter(attributes: dict[str, Any], shu
     pairs = list(attributes.items())
     shuffler.shuffle(pairs)
     assert repr(read(dict(pairs)).call) == repr(read(attributes).call)
+
+
+def test_made_up_keys_and_names_are_not_remembered_for_ever() -> None:
+    before = len(_PLANS)
+    for number in range(50):
+        long = f"{number}" + "x" * 50_000
+        read(
+            {**CHAT, f"k{number}" + "y" * 250: 1, **{f"{number}-{n}" + "z" * 200: 1 for n in range(40)}},
+            scope=long,
+        )
+        read(
+            {**CHAT, "gen_ai.request.model": long, "route": long, "server.address": long, "error.type": long}
+        )
+    assert len(_PLANS) - before <= 2
+    for remembered in (identify, route_name, is_generic, error_word, tier_of):
+        info = remembered.cache_info()
+        assert info.maxsize is not None
+        assert info.currsize <= info.maxsize
+    assert len(call({**CHAT, "gen_ai.request.model": "m" * 50_000}).request_model) == 200

@@ -144,9 +144,10 @@ def failure_of(values: Values, span: SpanRecord) -> tuple[str, str, int | None]:
     kind = message = ""
     if span.events:
         kind, message = exception_of(span.events)
+        kind = kind[:MAX_ERROR_TYPE]
     if not failed and not (kind and span.status_code != 1):
         return "", "", status
-    error_type = text_of(said)
+    error_type = text_of(said)[:MAX_ERROR_TYPE]
     if error_type.isdecimal() and len(error_type) == 3:
         status = status or int(error_type)
     if status is None:

@@ -53,7 +53,9 @@ _REFINED: Final = frozenset(
         "lf_usage",
     }
 )
-_MAX_PLANS: Final = 10_000
+# Remembered plans are bounded in number and size: keys are the sender's, who may make up new ones for ever.
+_MAX_PLANS: Final = 2_000
+_MAX_PLAN_CHARS: Final = 6_000
 
 
 def _ranked() -> dict[str, tuple[int, str]]:
@@ -115,7 +117,7 @@ def read(attributes: Mapping[str, Any]) -> Values:
     plan = _PLANS.get(keys)
     if plan is None:
         plan = plan_of(keys)
-        if len(_PLANS) < _MAX_PLANS:
+        if len(_PLANS) < _MAX_PLANS and sum(map(len, keys)) <= _MAX_PLAN_CHARS:
             _PLANS[keys] = plan
     fetched = plan.fetch(attributes)
     values = Values(zip(plan.fields, fetched, strict=True))

@@ -82,15 +82,15 @@ def normalise(span: SpanRecord, arrived_ns: int, *, content: bool = False) -> No
     plan = values.plan
     if plan.is_refined:
         _refine(values, span)
-    reading = role_of(values, span.name, span.kind, span.scope)
+    reading = role_of(values, span.name, span.kind, span.scope[:MAX_TEXT])
     role = reading.role
     hints = _hints(values, span, role)
     kept = timely(span, arrived_ns)
-    call = None
+    call, is_refused = None, False
     if role == "call":
         call = _call(values, span, kept, reading, hints, arrived_ns)
         if call.outcome == "not_sent":
-            role, call = "other", None
+            role, call, is_refused = "other", None, True
     scores: tuple[ScoreRecord, ...] = ()
     if plan.extra_keys:
         extras = [(key, span.attributes[key]) for key in plan.extra_keys]
@@ -100,7 +100,7 @@ def normalise(span: SpanRecord, arrived_ns: int, *, content: bool = False) -> No
         contents = contents_of(span)
     if plan.content_keys or values.findings or span.status_message or span.events:
         kept = stripped(kept, values)
-    return _make_normalised(kept, role, hints, call, contents, scores)
+    return _make_normalised(kept, role, hints, call, contents, scores, is_refused)
 
 
 def normalise_log(log: LogRecord, *, content: bool = False) -> ScoreRecord | None:
@@ -148,7 +148,7 @@ def _hints(values: Values, span: SpanRecord, role: str) -> RouteHints:
     if role != "call":
         if "http_method" in values or "http_route" in values:
             if span.kind == 2:  # SERVER: the application's own entry
-                name = http_route_name(text_of(values.get("http_route")) or span.name)
+                name = http_route_name((text_of(values.get("http_route")) or span.name)[:MAX_TEXT])
         elif role != "tool":
             name = _route_text(span.name)
     if declared or dialect or agent or prompt or name:
@@ -161,6 +161,7 @@ def _route_text(value: object) -> str:
     if not value:
         return ""
     text = value if type(value) is str and value[0] != "[" else first_text(value)
+    text = text[:MAX_TEXT]
     return "" if is_generic(text) else route_name(text)
 
 
@@ -177,6 +178,7 @@ def _call(
 ) -> CallRecord:
     get = values.get
     resource = span.resource
+    scope = span.scope[:MAX_TEXT]
     flags: tuple[str, ...] = ()
     if kept is not span or span.end_ns < span.start_ns:
         flags = ("clock_suspect",)
@@ -187,22 +189,22 @@ def _call(
     error_type, klass, status = failure_of(values, span)
     request_model, response_model = _models(values, bool(error_type), reading.model)
     provider, request_model, response_model, is_suspect = identify(
-        text_of(get("provider")),
+        _id(get("provider")),
         _host(values),
-        text_of(get("litellm_model") or get("error_provider")),
-        span.scope,
-        "" if request_model or response_model else span.name,
+        _id(get("litellm_model") or get("error_provider")),
+        scope,
+        "" if request_model or response_model else span.name[:MAX_TEXT],
         request_model,
         response_model,
     )
     if is_suspect:
         flags = (*flags, "provider_suspect")
     operation = operation_of(reading.operation, values, span.name)
-    dialect = values.plan.dialect or _dialect(values, span.scope)
+    dialect = values.plan.dialect or _dialect(values, scope)
 
     ttft, is_streaming = first_chunk(values, span, duration)
-    usage = usage_of(values, span.scope)
-    source = usage_source(values, usage, span.scope, is_streaming)
+    usage = usage_of(values, scope)
+    source = usage_source(values, usage, scope, is_streaming)
     usage, source = believable(usage, source, bool(error_type), klass, operation)
     if usage.flags:
         flags = (*flags, *usage.flags)
@@ -242,7 +244,7 @@ def _call(
     if "cost" in values or "wire_cost" in values:
         cost_nusd, cost_source, price_version, wire_cost, wire_source = stated_cost(values, dialect, source)
 
-    route, route_source = own_route(hints, resource.service_name)
+    route, route_source = own_route(hints, resource.service_name[:MAX_TEXT])
     return _make_call(
         span.trace_id,
         span.span_id,
@@ -294,7 +296,7 @@ def _call(
         resource.environment or _id(get("env")),
         resource.service_name[:MAX_TEXT],
         resource.service_instance[:MAX_TEXT],
-        span.scope[:MAX_TEXT],
+        scope,
         dialect,
         NORM_VERSION,
         cost_nusd=cost_nusd,
@@ -336,7 +338,7 @@ def _models(values: Values, failed: bool, named: str) -> tuple[str, str]:
             request = either
         elif "litellm_model" in values:
             request = text_of(values["litellm_model"])
-    return request or named, response
+    return (request or named)[:MAX_TEXT], response[:MAX_TEXT]
 
 
 def _host(values: Values) -> str:
@@ -344,6 +346,7 @@ def _host(values: Values) -> str:
     host = values.get("host")
     if type(host) is not str:
         return ""
+    host = host[:MAX_TEXT]
     port = values.get("port")
     return f"{host}:{port}" if port is not None and "://" not in host else host
 
