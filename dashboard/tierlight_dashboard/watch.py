@@ -1,0 +1,448 @@
+"""The watch: reads what arrived since it last looked, moves the tests on, opens and resolves alerts.
+
+One tick reads the store's evidence from the stored watermark in bounded batches; each batch's states,
+watermarks, alerts and recommendations are stored in one transaction. So a kill between two batches, a replay
+or another cutting of the same calls changes nothing, and the work of a tick grows with the new calls only.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tierlight.pricing import PriceBook
+from tierlight_collector.decisions import Alert, AuditEntry, Recommendation, WatchCommit
+from tierlight_collector.records import CallEvidence, CallRow, Cursor, Filters, ScoreEvidence
+from tierlight_collector.stores.protocol import Store
+
+from .advice import Advisor
+from .analysis.alerting import Context, belongs, describe, test_key
+from .analysis.attribution import LONGEST_WINDOW, Ringing
+from .analysis.drift import lane_evidence, worse_of
+from .analysis.monitor import (
+    Detector,
+    Event,
+    Policy,
+    Rang,
+    Standing,
+    Stream,
+    StreamKey,
+    new_normal,
+    observe,
+    standings,
+    threshold,
+    units_by_level,
+)
+from .analysis.prices import FrozenPrices, price_alert
+from .analysis.signals import Observation, observe_call, observe_score
+from .analysis.state import decode, encode, keys_of
+from .analysis.windows import DAY_NS
+
+BATCH = 5_000
+PAGE = 500
+SETTLING_CALLS = 200  # so long after a change its size, and the severity, is measured anew
+RECOVERING_AT = 30.0
+BUDGET_KEY = "budget"
+PRICES_KEY = "frozen prices"
+
+
+@dataclass(frozen=True, slots=True)
+class TickReport:
+    """What one tick read and concluded. `opened` holds new and reopened alerts, `worsened` those of a higher severity."""
+
+    calls: int = 0
+    scores: int = 0
+    opened: tuple[Alert, ...] = ()
+    worsened: tuple[Alert, ...] = ()
+    resolved: tuple[Alert, ...] = ()
+    recommendations: tuple[Recommendation, ...] = ()
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """The alerts of one batch: those open by test, and those to be written."""
+
+    open: dict[str, Alert]
+    changed: dict[str, Alert] = field(default_factory=dict)
+    opened: list[str] = field(default_factory=list)
+    worsened: list[str] = field(default_factory=list)
+    resolved: list[str] = field(default_factory=list)
+    extra: list[Alert] = field(default_factory=list)
+
+    def put(self, alert: Alert) -> None:
+        self.changed[alert.test_key] = alert
+        if alert.state == "resolved":
+            self.open.pop(alert.test_key, None)
+        else:
+            self.open[alert.test_key] = alert
+
+
+class Watch:
+    """Keeps the tests' states between ticks. Safe to call from several threads: ticks run one after another."""
+
+    def __init__(self, store: Store, book: PriceBook | None = None, policy: Policy | None = None) -> None:
+        self._store = store
+        self._book = book
+        self._configured = policy or Policy()
+        self._policy = self._configured
+        self._lock = threading.Lock()
+        self._loaded = False
+        self._streams: dict[StreamKey, Stream] = {}
+        self._watermarks: dict[str, int] = {}
+        self._advisor: Advisor | None = None
+        self._prices = FrozenPrices()
+        self._budget_day: int | None = None
+
+    def tick(self, now_ns: int) -> TickReport:
+        """Read everything that has arrived, judge it, store the outcome; gives what is new."""
+        with self._lock:
+            report = TickReport()
+            try:
+                self._load()
+                self._spread_budget(now_ns)
+                while True:
+                    calls = self._store.call_evidence(self._watermarks.get("calls", 0), BATCH)
+                    scores = self._store.score_evidence(self._watermarks.get("scores", 0), BATCH)
+                    if not calls and not scores:
+                        return report
+                    if len(calls) == BATCH:
+                        scores = _of_calls_up_to(calls[-1].seq, scores)
+                    report = _joined(report, self._batch(calls, scores, now_ns))
+            except BaseException:
+                self._loaded = False  # nothing was stored: start again from what is
+                raise
+
+    def standings(self, now_ns: int) -> list[Standing]:
+        """How every test stands, for pages and `tierlight check`."""
+        with self._lock:
+            self._load()
+            return [
+                row for stream in self._streams.values() for row in standings(stream, self._policy, now_ns)
+            ]
+
+    def accept_as_normal(self, alert_id: int, who: str, now_ns: int) -> Alert:
+        """Resolve an alert because its level is how things shall be: its tests learn a new reference.
+
+        KeyError when there is no such alert.
+        """
+        with self._lock:
+            self._load()
+            alert = self._store.alert(alert_id)
+            if alert is None:
+                raise KeyError(f"expected the id of an alert, got {alert_id}")
+            key = _stream_of(alert)
+            done = replace(alert, state="resolved", resolved_ns=now_ns, note=f"new normal, {who}")
+            states: dict[str, bytes] = {}
+            forget: list[str] = []
+            stream = self._streams.get(key)
+            if stream is not None:
+                forget = keys_of(stream)
+                stream = new_normal(stream)
+                states = encode(stream)[0]
+            alerts = [done]
+            for other in self._store.alerts(states=("open", "recovering"), limit=1000):
+                if other.id != alert.id and _stream_of(other) == key:
+                    alerts.append(replace(other, state="resolved", resolved_ns=now_ns, note=done.note))
+            self._store.commit_watch(
+                WatchCommit(
+                    states, {}, tuple(alerts), forget_states=tuple(k for k in forget if k not in states)
+                )
+            )
+            self._store.record_audit(AuditEntry(now_ns, who, "new normal", str(alert_id), alert.test_key))
+            if stream is not None:
+                self._streams[key] = stream
+            return done
+
+    # ---- inside one tick --------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        states = self._store.detector_states()
+        self._streams = decode(states)
+        self._watermarks = dict(self._store.watermarks())
+        self._advisor = Advisor(self._book, states) if self._book else None
+        self._prices = FrozenPrices.decode(states.get(PRICES_KEY, b""))
+        self._policy, self._budget_day = self._configured, None
+        if BUDGET_KEY in states:
+            budget = json.loads(states[BUDGET_KEY])
+            self._budget_day = budget["day"]
+            self._policy = replace(self._configured, units=budget["units"])
+        self._loaded = True
+
+    def _spread_budget(self, now_ns: int) -> None:
+        """Once a day share the accepted false alarms among the tests that are open; acts on later calls only."""
+        day = now_ns // DAY_NS
+        if self._budget_day == day:
+            return
+        first = self._budget_day is None
+        units = dict(self._policy.units)
+        streams = {}
+        if not first:
+            units = {
+                level: max(n, 1.0) for level, n in units_by_level(self._streams.values(), now_ns).items()
+            }
+            policy = replace(self._policy, units=units)
+            for key, old in self._streams.items():
+                streams[key] = stream = old.copy()
+                for detector in stream.detectors.values():
+                    detector.threshold = threshold(stream, detector, policy)
+        states = {BUDGET_KEY: json.dumps({"day": day, "units": units}).encode()}
+        for stream in streams.values():
+            states |= encode(stream)[0]
+        self._store.commit_watch(WatchCommit(states, {}))
+        self._streams |= streams
+        self._policy = replace(self._policy, units=units)
+        self._budget_day = day
+
+    def _batch(
+        self, calls: Sequence[CallEvidence], scores: Sequence[ScoreEvidence], now_ns: int
+    ) -> TickReport:
+        watermarks = dict(self._watermarks)
+        if calls:
+            watermarks["calls"] = calls[-1].seq
+        if scores:
+            watermarks["scores"] = scores[-1].seq
+        prices = self._prices.copy()
+        ledger = _Ledger(
+            {a.test_key: a for a in self._store.alerts(states=("open", "recovering"), limit=10_000)}
+        )
+        touched, events = observe(
+            self._streams, self._observations(calls, scores, prices, ledger), self._policy
+        )
+        for event in events:
+            stream = touched[event.stream]
+            detector = stream.detectors[event.test]
+            if isinstance(event, Rang):
+                self._open(event, stream, detector, ledger, watermarks)
+            else:
+                self._resolve(event, stream, detector, ledger)
+        self._settle(touched, ledger, watermarks)
+        states: dict[str, bytes] = {}
+        forget: list[str] = []
+        for stream in touched.values():
+            parts, gone = encode(stream)
+            states |= parts
+            forget += gone
+        if prices != self._prices:
+            states[PRICES_KEY] = prices.encode()
+        advice = self._advisor.advise(self._store, calls, scores, now_ns) if self._advisor else None
+        if advice is not None:
+            states |= advice.states
+        recommendations = advice.recommendations if advice else ()
+        stored = self._store.commit_watch(
+            WatchCommit(
+                states,
+                watermarks,
+                (*ledger.changed.values(), *ledger.extra),
+                recommendations,
+                forget_states=tuple(forget),
+            )
+        )
+        self._streams |= touched
+        self._watermarks, self._prices = watermarks, prices
+        by_key = {alert.test_key: alert for alert in stored}
+        return TickReport(
+            len(calls),
+            len(scores),
+            tuple(by_key[key] for key in ledger.opened) + stored[len(ledger.changed) :],
+            tuple(by_key[key] for key in ledger.worsened if key not in ledger.opened),
+            tuple(by_key[key] for key in ledger.resolved),
+            recommendations,
+        )
+
+    def _observations(
+        self,
+        calls: Iterable[CallEvidence],
+        scores: Iterable[ScoreEvidence],
+        prices: FrozenPrices,
+        ledger: _Ledger,
+    ) -> Iterable[Observation]:
+        for call in calls:
+            changed = prices.see(call)
+            if changed is not None:
+                ledger.extra.append(price_alert(changed, call))
+            yield from observe_call(call, prices.cost(call))
+        for score in scores:
+            yield from observe_score(score)
+
+    def _open(
+        self, rang: Rang, stream: Stream, detector: Detector, ledger: _Ledger, watermarks: Mapping[str, int]
+    ) -> None:
+        key = test_key(stream, detector)
+        alert = describe(
+            rang, stream, detector, self._history(stream, watermarks), self._context(stream, detector, ledger)
+        )
+        incident = _incident(alert, ledger)
+        if incident is not None:
+            ledger.put(_joins(incident, alert))
+            if worse_of(incident.severity, alert.severity) != incident.severity:
+                ledger.worsened.append(incident.test_key)
+            return
+        if rang.reopens:
+            earlier = [a for a in self._store.alerts(route=alert.route, limit=1000) if a.test_key == key]
+            if earlier:
+                alert = replace(
+                    alert,
+                    id=earlier[0].id,
+                    opened_ns=earlier[0].opened_ns,
+                    severity=worse_of(alert.severity, earlier[0].severity),
+                )
+        ledger.put(alert)
+        ledger.opened.append(key)
+
+    def _resolve(self, event: Event, stream: Stream, detector: Detector, ledger: _Ledger) -> None:
+        alert = ledger.open.get(test_key(stream, detector))
+        if alert is not None:
+            ledger.put(replace(alert, state="resolved", resolved_ns=event.time_ns))
+            ledger.resolved.append(alert.test_key)
+
+    def _settle(
+        self, touched: Mapping[StreamKey, Stream], ledger: _Ledger, watermarks: Mapping[str, int]
+    ) -> None:
+        """Measure open alerts anew while they are young; their severity may only rise."""
+        for alert in list(ledger.open.values()):
+            stream = touched.get(_stream_of(alert))
+            detector = stream.detectors.get(_test_of(alert)) if stream else None
+            if (
+                stream is None
+                or detector is None
+                or detector.recovery is None
+                or alert.test_key in ledger.opened
+            ):
+                continue
+            nearly = float(lane_evidence(detector.recovery)[0]) >= RECOVERING_AT
+            fresh = replace(alert, state="recovering" if nearly else "open")
+            if alert.calls_since_change < SETTLING_CALLS and alert.kind != "traffic":
+                again = describe(
+                    _as_rang(alert, stream, detector),
+                    stream,
+                    detector,
+                    self._history(stream, watermarks),
+                    self._context(stream, detector, ledger),
+                )
+                if again.calls_since_change > alert.calls_since_change:
+                    fresh = replace(
+                        fresh,
+                        after=again.after,
+                        effect_low=again.effect_low,
+                        effect_high=again.effect_high,
+                        calls_since_change=again.calls_since_change,
+                        sentence=again.sentence,
+                        severity=worse_of(alert.severity, again.severity),
+                        samples_after=again.samples_after,
+                    )
+            if fresh.severity != alert.severity:
+                ledger.worsened.append(alert.test_key)
+            if fresh != alert:
+                ledger.put(fresh)
+
+    def _context(self, stream: Stream, detector: Detector, ledger: _Ledger) -> Context:
+        kind, model = detector.signal.kind, stream.pool or stream.model
+        others = []
+        for alert in ledger.open.values():
+            other = self._streams.get(_stream_of(alert))
+            if alert.kind == kind and other is not None and alert.test_key != test_key(stream, detector):
+                others.append(
+                    Ringing(alert.route, other.pool or other.model, alert.change_from_ns, alert.change_to_ns)
+                )
+        ringing = {other.model for other in others}
+        pool = self._streams.get(("pool", model, detector.signal.name))
+        return Context(
+            tuple(others),
+            model_test_rings=pool.is_frozen if pool else False,
+            steady_models_elsewhere=any(
+                s.kind == stream.kind and s.pool not in ringing and s.pool != model and s.detectors
+                for s in self._streams.values()
+            ),
+        )
+
+    def _history(self, stream: Stream, watermarks: Mapping[str, int]) -> list[CallRow]:
+        """The newest calls of the stream that the watch has read, by start time."""
+        where = Filters(route=(stream.route,) if stream.route else ())
+        rows: list[CallRow] = []
+        after: Cursor | None = None
+        for _ in range(2 * LONGEST_WINDOW // PAGE):
+            page = self._store.calls(where, after=after, limit=PAGE)
+            rows += [r for r in page.rows if r.seq <= watermarks.get("calls", 0) and belongs(stream, r)]
+            after = page.next
+            if after is None or len(rows) >= LONGEST_WINDOW:
+                break
+        return rows[:LONGEST_WINDOW][::-1]
+
+
+def tick(store: Store, now_ns: int, policy: Policy | None = None) -> TickReport:
+    """One look at a store without a running watch, such as by the command line or an example."""
+    return Watch(store, policy=policy).tick(now_ns)
+
+
+def _of_calls_up_to(seq: int, scores: Sequence[ScoreEvidence]) -> Sequence[ScoreEvidence]:
+    """The scores before the first one of a call that is not yet read.
+
+    Scores are fewer than calls: catching up, they would run days ahead of them, and an alarm would be dated and
+    measured on calls from long before it.
+    """
+    ahead = next((at for at, score in enumerate(scores) if score.call.seq > seq), len(scores))
+    return scores[:ahead]
+
+
+def _joined(a: TickReport, b: TickReport) -> TickReport:
+    return TickReport(
+        a.calls + b.calls,
+        a.scores + b.scores,
+        a.opened + b.opened,
+        a.worsened + b.worsened,
+        a.resolved + b.resolved,
+        b.recommendations or a.recommendations,
+    )
+
+
+def _stream_of(alert: Alert) -> StreamKey:
+    key, _, _ = alert.test_key.rpartition("] ")
+    return tuple(json.loads(key + "]")) if key else ()
+
+
+def _test_of(alert: Alert) -> str:
+    return alert.test_key.rpartition("] ")[2]
+
+
+def _incident(alert: Alert, ledger: _Ledger) -> Alert | None:
+    """An open alert of the same signal that this one belongs to: same route or same model, and the same time."""
+    for other in ledger.open.values():
+        same_place = other.route == alert.route if alert.route and other.route else other.model in alert.model
+        if (
+            other.signal == alert.signal
+            and (alert.scope != "route" or other.scope != "route")
+            and same_place
+            and other.change_from_ns <= alert.opened_ns
+            and alert.change_from_ns <= max(other.change_to_ns, other.opened_ns)
+        ):
+            return other
+    return None
+
+
+def _joins(incident: Alert, alert: Alert) -> Alert:
+    term: dict[str, Any] = {"kind": "joined", "scope": alert.scope, "text": alert.sentence}
+    cause = next((dict(t) for t in alert.attribution if t["kind"] == "cause"), None)
+    attribution = [*incident.attribution, term]
+    if alert.scope == "model" and cause is not None:
+        attribution = [cause, *(t for t in attribution if t["kind"] != "cause")]
+    return replace(
+        incident, severity=worse_of(incident.severity, alert.severity), attribution=tuple(attribution)
+    )
+
+
+def _as_rang(alert: Alert, stream: Stream, detector: Detector) -> Rang:
+    return Rang(
+        stream.key,
+        detector.key,
+        stream.ordinal,
+        alert.opened_ns,
+        alert.change_ns / 1e6,
+        alert.log_evidence,
+        alert.log_threshold,
+        False,
+    )
