@@ -179,9 +179,7 @@ class NormalisedSpan:
     call: CallRecord | None
     contents: tuple[ContentRecord, ...] = ()
     scores: tuple[ScoreRecord, ...] = ()
-    is_refused: bool = (
-        False  # looks like a call, but failed before anything was sent: counted, not stored as one
-    )
+    is_refused: bool = False  # a call that failed before anything was sent: counted, never stored as one
 
 
 @dataclass(frozen=True, slots=True)
