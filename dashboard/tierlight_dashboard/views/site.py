@@ -24,6 +24,7 @@ from fastapi import HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2_fragments import render_block
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from tierlight._version import __version__
@@ -70,6 +71,7 @@ class DashboardSettings:
     book: PriceBook | None = None  # None: list prices
     cache_seconds: float = 1.0
     insecure: bool = False
+    accept_as_normal: Callable[[int, str, int], object] | None = None  # the watch's: (alert id, who, now)
     version: str = __version__
 
 
@@ -257,6 +259,10 @@ class Site:
         response = RedirectResponse(to, 303)
         self._remember(request, response, self.session(request))
         return response
+
+    async def aside(self, do: Callable[[], T]) -> T:
+        """Run a write on a worker thread: it waits for its commit."""
+        return await run_in_threadpool(do)
 
     def panel(self, make: Callable[[], T]) -> Panel[T]:
         """The value of one panel, computed aside with its own time limit."""

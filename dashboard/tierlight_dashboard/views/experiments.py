@@ -1,0 +1,240 @@
+"""Experiments and the evidence behind a move of tier: start, stop, approve, take back. Nothing is routed from here."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import Response
+from starlette.datastructures import FormData
+
+from tierlight_collector.decisions import AuditEntry, Experiment, Recommendation, RecommendationState
+from tierlight_collector.records import Rollup
+
+from ..analysis.verdict import Quality, quality_of
+from .routetable import rate
+from .site import WHO, Site
+from .urlstate import State
+
+DONE: Final = {
+    "start": "Started. Give the experiment to your router as shown below; nothing is sent anywhere by itself.",
+    "stop": "Stopped. What was measured is kept.",
+    "resume": "Running again.",
+    "ship": "Approved. Change the configuration as shown; the route is watched for 14 days.",
+    "unship": "Taken back.",
+    "dismiss": "Dismissed.",
+    "restore": "Brought back.",
+}
+UNDO: Final = {"stop": "resume", "start": "stop", "ship": "unship", "dismiss": "restore"}
+SHARE: Final = {"ab": 0.5, "shadow": 0.05}
+# From which states an action may start, and where it ends.
+MOVES: Final[dict[str, tuple[tuple[str, ...], RecommendationState]]] = {
+    "ship": (("ready",), "shipped"),
+    "unship": (("shipped",), "ready"),
+    "dismiss": (("proposed", "collecting", "ready"), "dismissed"),
+    "restore": (("dismissed",), "proposed"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What one side did while the experiment ran."""
+
+    name: str
+    sums: Rollup
+    quality: Quality | None
+
+    @property
+    def error_rate(self) -> float | None:
+        return rate(self.sums.errors, self.sums.calls)
+
+
+class Experiments:
+    """All experiments and all verdicts."""
+
+    def __init__(self, site: Site, state: State) -> None:
+        self.site, self.state = site, state
+
+    @cached_property
+    def all(self) -> list[Experiment]:
+        return sorted(self.site.store.experiments(), key=lambda e: (e.state != "running", -e.started_ns))
+
+    @cached_property
+    def advice(self) -> dict[int, Recommendation]:
+        return {r.id: r for r in self.site.store.recommendations()}
+
+    @cached_property
+    def open(self) -> list[Recommendation]:
+        rank = {"ready": 0, "shipped": 1, "collecting": 2, "proposed": 3, "stale": 4, "dismissed": 5}
+        moves = [r for r in self.advice.values() if r.action in ("downgrade", "upgrade", "fix_prompt")]
+        return sorted(moves, key=lambda r: (rank.get(r.state, 6), -(r.saving_low_nusd or 0), r.route))
+
+    def of(self, experiment: Experiment) -> Recommendation | None:
+        return self.advice.get(experiment.recommendation_id or 0)
+
+    @cached_property
+    def done(self) -> tuple[str, str, str]:
+        what, _, ident = self.state.get("done").partition(".")
+        return DONE.get(what, ""), UNDO.get(what, ""), ident
+
+
+class ExperimentPage(Experiments):
+    """One experiment."""
+
+    def __init__(self, site: Site, state: State, experiment: Experiment) -> None:
+        super().__init__(site, state)
+        self.e = experiment
+
+    @cached_property
+    def r(self) -> Recommendation | None:
+        return self.of(self.e)
+
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """The route's calls of both models in the page's range, shadow calls included."""
+        parts = self.site.store.rollups(
+            self.state.window,
+            ("model",),
+            self.state.where(route=(self.e.route,), purpose=("production", "shadow")),
+        )
+        gate = self.site.preferences().gate_scores.get(self.e.route, "")
+        wanted = (self.e.control, self.e.candidate)
+        return [Arm(p.key[0], p, quality_of(p, gate)) for name in wanted for p in parts if p.key[0] == name]
+
+    @property
+    def policy(self) -> str:
+        """What the app's configuration would say: text to copy, never applied from here."""
+        e = self.e
+        return (
+            f"[[experiment]]\nid = {json.dumps(e.id)}\nroute = {json.dumps(e.route)}\nkind = {json.dumps(e.kind)}\n"
+            f"control = {json.dumps(e.control)}\ncandidate = {json.dumps(e.candidate)}\nshare = {e.share:g}"
+        )
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """The stored evidence card, flattened to what can be shown."""
+        card = (self.r.card if self.r is not None else None) or self.e.card or {}
+        plain = card.get("figures", card)
+        return (
+            {str(k): v for k, v in plain.items() if isinstance(v, str | int | float)}
+            if isinstance(plain, dict)
+            else {}
+        )
+
+
+def start(site: Site, form: FormData) -> str:
+    """Store a new experiment for a proposal; gives its id."""
+    r = _recommendation(site, form)
+    kind = str(form.get("kind", ""))
+    if kind not in SHARE or not r.candidate_model:
+        raise HTTPException(422, "Expected kind ab or shadow and a proposal with a candidate.")
+    stem = re.sub(r"[^a-z0-9]+", "-", f"{r.route}-{r.candidate_model}".lower()).strip("-")[:60] or "route"
+    taken = {e.id for e in site.store.experiments()}
+    ident = next(name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
+    experiment = Experiment(
+        ident, r.route, "ab" if kind == "ab" else "shadow", r.current_model, r.candidate_model, SHARE[kind], "running", site.now_ns, None, WHO, r.id
+    )  # fmt: skip
+    site.store.save_experiment(experiment, WHO)
+    site.store.record_audit(AuditEntry(site.now_ns, WHO, "experiment start", ident, kind))
+    return ident
+
+
+def change(site: Site, form: FormData) -> str:
+    """Stop an experiment or let it go on; gives the word for it."""
+    what = str(form.get("do", ""))
+    experiment = _experiment(site, str(form.get("id", "")))
+    if what == "stop" and experiment.state == "running":
+        changed = replace(experiment, state="stopped", ended_ns=site.now_ns)
+    elif what == "resume" and experiment.state == "stopped":
+        changed = replace(experiment, state="running", ended_ns=None)
+    else:
+        raise HTTPException(422, f"An experiment that is {experiment.state} cannot be changed so.")
+    site.store.save_experiment(changed, WHO)
+    site.store.record_audit(AuditEntry(site.now_ns, WHO, f"experiment {what}", experiment.id))
+    return what
+
+
+def decide(site: Site, form: FormData) -> str:
+    """Approve, take back, dismiss or bring back a recommendation; gives the word for it."""
+    r, what = _recommendation(site, form), str(form.get("do", ""))
+    if what not in MOVES:
+        raise HTTPException(422, f"Expected one of {', '.join(MOVES)}.")
+    before, after = MOVES[what]
+    if r.state not in before:
+        raise HTTPException(422, f"A recommendation that is {r.state} cannot be changed so.")
+    reason = str(form.get("note", "")).strip()[:200]
+    if what == "dismiss" and not reason:
+        raise HTTPException(422, "Say why, so that the next reader knows.")
+    changed = replace(
+        r, state=after, dismissed_reason=reason if what == "dismiss" else "", updated_ns=site.now_ns
+    )
+    site.store.update_recommendation(changed, WHO)
+    site.store.record_audit(AuditEntry(site.now_ns, WHO, f"recommendation {what}", str(r.id), r.route))
+    return what
+
+
+def _recommendation(site: Site, form: FormData) -> Recommendation:
+    ident = str(form.get("id", ""))
+    found = (
+        site.store.recommendation(int(ident))
+        if ident.isascii() and ident.isdigit() and len(ident) < 18
+        else None
+    )
+    if found is None:
+        raise HTTPException(404, "There is no such recommendation; it may have been replaced by a newer one.")
+    return found
+
+
+def _experiment(site: Site, ident: str) -> Experiment:
+    for experiment in site.store.experiments():
+        if experiment.id == ident:
+            return experiment
+    raise HTTPException(404, "There is no such experiment.")
+
+
+def router(site: Site) -> APIRouter:
+    pages = APIRouter()
+
+    @pages.get("/experiments")
+    def experiments(request: Request) -> Response:
+        state = site.state(request)
+        return site.render(
+            request,
+            "experiments.html",
+            state=state,
+            page="experiments",
+            title="Experiments",
+            model={"p": Experiments(site, state)},
+        )
+
+    @pages.get("/experiments/{ident}")
+    def experiment(request: Request, ident: str) -> Response:
+        state = site.state(request)
+        page = ExperimentPage(site, state, _experiment(site, ident))
+        return site.render(
+            request, "experiment.html", state=state, page="experiments", title=ident, model={"p": page}
+        )
+
+    @pages.post("/experiments/start")
+    async def begin(request: Request) -> Response:
+        form = await site.form(request)
+        ident = await site.aside(lambda: start(site, form))
+        return site.redirect(request, f"/experiments/{ident}", done=f"start.{ident}")
+
+    @pages.post("/experiments/act")
+    async def experiment_act(request: Request) -> Response:
+        form = await site.form(request)
+        what = await site.aside(lambda: change(site, form))
+        return site.redirect(request, str(form.get("next", "/experiments")), done=f"{what}.{form.get('id')}")
+
+    @pages.post("/recommendations/act")
+    async def recommendation_act(request: Request) -> Response:
+        form = await site.form(request)
+        what = await site.aside(lambda: decide(site, form))
+        return site.redirect(request, str(form.get("next", "/experiments")), done=f"{what}.{form.get('id')}")
+
+    return pages
