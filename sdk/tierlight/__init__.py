@@ -11,19 +11,26 @@
 from ._call import Call
 from ._config import aflush, configure, flush, shutdown, stats
 from ._context import current_call
+from ._judge import Judge
 from ._lifecycle import install_signal_flush
 from ._observe import carry, observe
 from ._route import Route, route
 from ._score import score
 from ._usage import ResponseFacts, usage_from
+from ._validate import Matches, OneOf, Schema
 from ._version import __version__
+from ._wrap import wrap
 from .errors import ConfigurationError, ScoreError, TierlightError
 
 __all__ = [
     "Call",
     "ConfigurationError",
+    "Judge",
+    "Matches",
+    "OneOf",
     "ResponseFacts",
     "Route",
+    "Schema",
     "ScoreError",
     "TierlightError",
     "__version__",
@@ -39,4 +46,5 @@ __all__ = [
     "shutdown",
     "stats",
     "usage_from",
+    "wrap",
 ]

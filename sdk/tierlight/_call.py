@@ -37,8 +37,10 @@ class RouteSpec:
     base: Attributes
     provider: str = ""
     model: str = ""
-    checks: tuple[Any, ...] = ()
+    checks: tuple[tuple[str, Any], ...] = ()
     judge: Any = None
+    judge_spec: RouteSpec | None = None
+    needs_facts: bool = False  # no span unless a response was seen: a judge need not be a model
     captures_content: bool | None = None  # None: as configured
 
 
@@ -98,6 +100,7 @@ class Call:
         "_annotations",
         "_first_perf",
         "_held",
+        "_inner_call",
         "_inner_calls",
         "_inner_facts",
         "_inner_last",
@@ -106,12 +109,14 @@ class Call:
         "_outer",
         "_perf",
         "_request",
-        "_runtime",
         "_scores",
+        "asked",
+        "checks",
         "context",
         "id",
         "output",
         "parent_span_id",
+        "runtime",
         "span",
         "span_id",
         "spec",
@@ -128,7 +133,7 @@ class Call:
         parent_span_id: int | None,
         request: Request | None,
     ) -> None:
-        self._runtime = runtime
+        self.runtime = runtime
         self.id: str
         self.spec = spec
         self._outer = outer
@@ -143,6 +148,9 @@ class Call:
         self._inner_calls = 0
         self._inner_last: object = None
         self._inner_facts: ResponseFacts | None = None
+        self._inner_call: Call | None = None
+        self.checks = spec.checks if request is None else ()
+        self.asked: tuple[RouteSpec, tuple[Any, ...], dict[str, Any]] | None = None  # for a judge
         self._held: tuple[Call, FinishedCall] | None = None
         self._is_open = [True]  # list.pop is atomic: only one of several ends gets through
         self.output: Frozen | None = None
@@ -204,7 +212,7 @@ class Call:
     def captures_content(self) -> bool:
         """Whether its texts are captured."""
         said = self.spec.captures_content
-        return self._runtime.content.captures if said is None else said
+        return self.runtime.content.captures if said is None else said
 
     def count_inner(self) -> None:
         """A call inside is recorded by somebody else."""
@@ -219,7 +227,34 @@ class Call:
     def first_chunk(self) -> None:
         """Note that the first chunk of the answer is there."""
         if self._first_perf is None:
-            self._first_perf = self._runtime.clock.perf_ns()
+            self._first_perf = self.runtime.clock.perf_ns()
+
+    def take_score(self, name: str, value: float) -> None:
+        """Put a score on the span: on the one of the request inside, where that is the real call."""
+        if self._scores is None:
+            self._scores = {}
+        self._scores[s.TIERLIGHT_SCORE_PREFIX + name] = value
+
+    @property
+    def wants_text(self) -> bool:
+        """Whether somebody will look at the text of a stream."""
+        outer = self._outer
+        return bool(self.checks or self.captures_content or self.asked) or (
+            outer is not None and bool(outer.checks or outer.asked)
+        )
+
+    def answering(self) -> Call:
+        """The call that really answered: the last one inside, else this one."""
+        return self._inner_call if self._inner_call is not None and self.request is None else self
+
+    def pass_on_checks(self) -> bool:
+        """Leave checks and judge to the call inside, if its stream is still to be read."""
+        inner = self._inner_call
+        if inner is None or not inner._is_open:
+            return False
+        inner.checks, self.checks = self.checks, ()
+        inner.asked, self.asked = self.asked, None
+        return True
 
     def take_facts(self, facts: ResponseFacts) -> None:
         """Keep what a response says until the end; the last one counts."""
@@ -231,7 +266,7 @@ class Call:
         if not self._close():
             return
         own = facts or self._observed
-        if self._is_covered(own, result):
+        if self._is_covered(own, result) or (self.spec.needs_facts and own is None and not self._request):
             self._release()
             return
         outcome = "ok"
@@ -301,6 +336,7 @@ class Call:
         outer = self._outer
         while outer is not None:
             outer._inner_last = last
+            outer._inner_call = self
             if facts is not None:
                 outer._inner_facts = facts
             outer = outer._outer
@@ -315,7 +351,7 @@ class Call:
 
     def _hand_over(self, record: FinishedCall) -> None:
         outer = self._outer
-        if outer is not None and outer.spec.checks and outer._is_open:
+        if outer is not None and outer.checks and outer._is_open:
             # The route around it will say how good the answer was: its scores go on this very span.
             outer._release()
             outer._held = (self, record)
@@ -323,9 +359,9 @@ class Call:
             self._deliver(record)
 
     def _deliver(self, record: FinishedCall) -> None:
-        joined = self._runtime.joined
+        joined = self.runtime.joined
         if joined is None:
-            self._runtime.sink.offer(record)
+            self.runtime.sink.offer(record)
         else:
             joined.finish(record, self.span, self.context)
 
@@ -369,7 +405,7 @@ class Call:
         return record
 
     def _span_record(self, name: str, attributes: Attributes) -> FinishedCall:
-        end_ns = self.start_ns + self._runtime.clock.perf_ns() - self._perf
+        end_ns = self.start_ns + self.runtime.clock.perf_ns() - self._perf
         return FinishedCall(
             self.trace_id, self.span_id, self.parent_span_id, name, self.start_ns, end_ns, attributes
         )
@@ -398,7 +434,7 @@ class Call:
                 contents[s.GEN_AI_OUTPUT_MESSAGES] = self.output
         annotations = self._annotations or {}
         texts = tuple(name for name, value in annotations.items() if isinstance(value, str))
-        preparation = Preparation(self._runtime.content, contents, texts)
+        preparation = Preparation(self.runtime.content, contents, texts)
         record.prepare = preparation
         record.content_bytes = preparation.nbytes
 

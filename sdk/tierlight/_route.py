@@ -9,28 +9,29 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from types import CoroutineType, TracebackType
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from types import TracebackType
 from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
 from . import semconv as s
 from ._call import Call, IdleCall, RouteSpec, base_attributes
 from ._context import Entered, Standing, begin, enter, innermost, leave
-from ._guard import attempt, guarded
+from ._judge import Judge, judge_spec
+from ._result import end_with
 from ._runtime import active
-from ._stream import Tap, follow, relay, relay_async
-from ._usage import usage_from
+from ._stream import Tap, relay, relay_async
+from ._validate import Check, checks_of
 from .errors import ConfigurationError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Tier = Literal["on-device", "small", "mid", "flagship", "reasoning", "specialised"]
+Checks = Check | re.Pattern[str] | Sequence[Any] | set[str] | Mapping[str, Any] | None
 Purpose = Literal["production", "shadow", "judge", "replay", "test"]
 
 _ROUTE_NAME: Final = re.compile(s.ROUTE_PATTERN)
 _PURPOSES: Final = ("production", "shadow", "judge", "replay", "test")
-_PLAIN: Final = (str, bytes, int, float, bool, type(None), list, tuple, set)
 
 
 class Route:
@@ -112,48 +113,20 @@ class Route:
 # ---- decorated functions --------------------------------------------------------------------------------
 
 
-def _end_with(call: Call, result: R) -> R:
-    """End the call with what its function returned; gives what to return to the user."""
-    replaced = _take_result(call, result)
-    return result if replaced is None else cast("R", replaced)
-
-
-@guarded("read what a call returned")
-def _take_result(call: Call, result: Any) -> Any:
-    if type(result) in _PLAIN or call.is_known_inside(result):
-        call.succeed(None, result)
+def _begin(spec: RouteSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Standing | None:
+    runtime = active()
+    if runtime is None:
         return None
-    is_read, facts = attempt("read a response", usage_from, result)
-    if not is_read:
-        call.annotate({s.TIERLIGHT_INSTRUMENTATION_ERROR: "read a response"})
-    if facts is None:
-        if type(result) is CoroutineType:
-            return _awaited(result, call)
-        followed = follow(result, Tap(call))
-        if followed is not None:
-            call.tell_outer(followed)
-            return followed
-    call.succeed(facts, result)
-    return None
-
-
-async def _awaited(pending: Awaitable[Any], call: Call) -> Any:
-    entered = enter(call)
-    try:
-        result = await pending
-    except BaseException as error:
-        leave(entered)
-        call.fail(error)
-        raise
-    leave(entered)
-    return _end_with(call, result)
+    call = begin(runtime, spec)
+    if spec.judge is not None and isinstance(call, Call):
+        call.asked = (spec, args, kwargs)
+    return call
 
 
 def _around(function: Callable[P, R], spec: RouteSpec) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        runtime = active()
-        call = begin(runtime, spec) if runtime is not None else None
+        call = _begin(spec, args, kwargs)
         if call is None:
             return function(*args, **kwargs)
         entered = enter(call)
@@ -165,7 +138,7 @@ def _around(function: Callable[P, R], spec: RouteSpec) -> Callable[P, R]:
                 call.fail(error)
             raise
         leave(entered)
-        return _end_with(call, result) if isinstance(call, Call) else result
+        return end_with(call, result) if isinstance(call, Call) else result
 
     return run
 
@@ -173,8 +146,7 @@ def _around(function: Callable[P, R], spec: RouteSpec) -> Callable[P, R]:
 def _around_coroutine(function: Callable[P, Awaitable[R]], spec: RouteSpec) -> Callable[P, Awaitable[R]]:
     @functools.wraps(function)
     async def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        runtime = active()
-        call = begin(runtime, spec) if runtime is not None else None
+        call = _begin(spec, args, kwargs)
         if call is None:
             return await function(*args, **kwargs)
         entered = enter(call)
@@ -186,7 +158,7 @@ def _around_coroutine(function: Callable[P, Awaitable[R]], spec: RouteSpec) -> C
                 call.fail(error)
             raise
         leave(entered)
-        return _end_with(call, result) if isinstance(call, Call) else result
+        return end_with(call, result) if isinstance(call, Call) else result
 
     return run
 
@@ -196,8 +168,7 @@ def _around_generator(
 ) -> Callable[P, Generator[Any, Any, R]]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        runtime = active()
-        call = begin(runtime, spec) if runtime is not None else None
+        call = _begin(spec, args, kwargs)
         source = function(*args, **kwargs)
         if call is None:
             return (yield from source)
@@ -213,8 +184,7 @@ def _around_async_generator(
     def start(
         *args: P.args, **kwargs: P.kwargs
     ) -> tuple[AsyncGenerator[Any, Any], Tap | None, Standing | None]:
-        runtime = active()
-        call = begin(runtime, spec) if runtime is not None else None
+        call = _begin(spec, args, kwargs)
         return function(*args, **kwargs), Tap(call) if isinstance(call, Call) else None, call
 
     return functools.wraps(function)(relay_async(start))
@@ -234,6 +204,9 @@ def route(
     prompt: str | None = None,
     prompt_version: str | None = None,
     segment: str | None = None,
+    validate: Checks = None,
+    judge: Judge | None = None,
+    content: bool | None = None,
 ) -> Route:
     """Declare what kind of call something is: a decorator and a context manager in one object.
 
@@ -244,6 +217,10 @@ def route(
         provider, model: said for responses that do not say them; what a wrapped client knows comes first.
         purpose: only `production` enters the route's figures.
         prompt, prompt_version: name and version of the prompt in use: a candidate for "what changed".
+        validate: checks of the answer, each a score on its span: a function of the result, `re.compile(...)`
+            for the whole text, a list of allowed words, a JSON Schema; one, a list, or a dict by name.
+        judge: who judges a share of the answers later, off the calling thread.
+        content: capture texts on this route, or not, whatever `configure(content=...)` says.
         segment: a slice of the route that is judged by itself, such as a language.
 
     Raises:
@@ -265,4 +242,15 @@ def route(
     ):
         if value:
             base[attribute] = value
-    return Route(RouteSpec(name=name, base=base, provider=provider or "", model=model or ""))
+    return Route(
+        RouteSpec(
+            name=name,
+            base=base,
+            provider=provider or "",
+            model=model or "",
+            checks=checks_of(validate),
+            judge=judge,
+            judge_spec=judge_spec(judge, name) if judge is not None else None,
+            captures_content=content,
+        )
+    )

@@ -17,9 +17,13 @@ from typing import Any, Final, ParamSpec
 
 from ._call import Call
 from ._chunks import facts_from_chunks
+from ._content import Frozen
 from ._context import Standing, enter, leave
-from ._guard import guarded
+from ._guard import attempt, guarded
+from ._judge import consider
+from ._messages import MAX_TEXT, text_of_chunk
 from ._usage import ResponseFacts, usage_from
+from ._validate import run_checks
 
 P = ParamSpec("P")
 
@@ -30,13 +34,39 @@ TAIL: Final = 8  # finish reason and totals, also where a helper adds events of 
 class Tap:
     """The ends of one stream, and its call."""
 
-    __slots__ = ("__weakref__", "_finalizer", "call", "head", "tail")
+    __slots__ = ("__weakref__", "_characters", "_finalizer", "_texts", "call", "head", "keep", "tail")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.head: list[object] = []
         self.tail: deque[object] = deque(maxlen=TAIL)
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._texts: list[str] = []
+        self._characters = 0
+        self.keep: Callable[[object], None] = self._hear if call.wants_text else self.tail.append
+
+    def _hear(self, chunk: object) -> None:
+        """Keep a chunk, and its text for those who want to look at the whole answer."""
+        self.tail.append(chunk)
+        if self._characters < MAX_TEXT:
+            text = attempt("read a chunk's text", text_of_chunk, chunk)[1]
+            if text:
+                self._texts.append(text)
+                self._characters += len(text)
+
+    def _take_text(self, is_complete: bool) -> None:
+        call = self.call
+        if not call.wants_text:
+            return
+        text = "".join(self._texts)[:MAX_TEXT]
+        self._texts.clear()
+        if call.captures_content and text:
+            call.output = Frozen([{"role": "assistant", "parts": [{"type": "text", "content": text}]}])
+        if is_complete:
+            if call.checks:
+                run_checks(call, text)
+            if call.asked is not None:
+                consider(call, text)
 
     def begin(self, chunk: object) -> None:
         """Take one of the first chunks."""
@@ -48,7 +78,7 @@ class Tap:
         """Take any chunk."""
         if len(self.head) < HEAD:
             self.begin(chunk)
-        self.tail.append(chunk)
+        self.keep(chunk)
 
     def watch(self, stream: object) -> None:
         """End the call when the stream object is collected, at the latest."""
@@ -57,6 +87,7 @@ class Tap:
     def complete(self, result: object = None) -> None:
         """The stream was read to its end."""
         self._let_go()
+        self._take_text(True)
         facts = self._facts(True)
         if facts is None and result is not None:
             facts = usage_from(result)
@@ -65,11 +96,13 @@ class Tap:
     def fail(self, error: BaseException) -> None:
         """Reading the stream raised."""
         self._let_go()
+        self._take_text(False)
         self.call.fail(error, self._facts(False))
 
     def abandon(self) -> None:
         """Nobody reads on."""
         self._let_go()
+        self._take_text(False)
         self.call.abandon(self._facts(False))
 
     def _let_go(self) -> None:
@@ -116,7 +149,7 @@ class WatchingTap(Tap):
 
 def tapped(source: Iterator[Any], tap: Tap) -> Generator[Any, None, None]:
     """The same chunks, with their ends kept."""
-    head, keep = tap.head, tap.tail.append
+    head, keep = tap.head, tap.keep
     try:
         for chunk in source:
             if len(head) < HEAD:
@@ -134,7 +167,7 @@ def tapped(source: Iterator[Any], tap: Tap) -> Generator[Any, None, None]:
 
 async def tapped_async(source: AsyncIterator[Any], tap: Tap) -> AsyncGenerator[Any, None]:
     """The same chunks, with their ends kept."""
-    head, keep = tap.head, tap.tail.append
+    head, keep = tap.head, tap.keep
     try:
         async for chunk in source:
             if len(head) < HEAD:
@@ -178,33 +211,33 @@ def _hook_close(stream: Any, name: str, tap: Tap) -> None:
         setattr(stream, name, close)
 
 
-class _Proxy:
-    """Stands for an iterator that cannot be changed from inside; everything else passes through to it."""
+class Passing:
+    """Stands for an object that cannot be changed from inside: its type and all else pass through to it."""
 
-    __slots__ = ("__weakref__", "_tierlight_stream", "_tierlight_tap")
+    __slots__ = ("__weakref__", "_tierlight_target")
 
-    def __init__(self, stream: Any, tap: Tap) -> None:
-        object.__setattr__(self, "_tierlight_stream", stream)
-        object.__setattr__(self, "_tierlight_tap", tap)
+    def __init__(self, target: Any) -> None:
+        object.__setattr__(self, "_tierlight_target", target)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._tierlight_stream, name)
+        return getattr(self._tierlight_target, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._tierlight_stream, name, value)
+        setattr(self._tierlight_target, name, value)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        return type(self._tierlight_stream)
+        return type(self._tierlight_target)
 
 
-class IteratorProxy(_Proxy):
+class IteratorProxy(Passing):
     """An iterator of chunks, also usable as a context manager where the original is one."""
 
-    __slots__ = ("_tierlight_chunks",)
+    __slots__ = ("_tierlight_chunks", "_tierlight_tap")
 
     def __init__(self, stream: Any, tap: Tap) -> None:
-        super().__init__(stream, tap)
+        super().__init__(stream)
+        object.__setattr__(self, "_tierlight_tap", tap)
         object.__setattr__(self, "_tierlight_chunks", tapped(stream, tap))
 
     def __iter__(self) -> Iterator[Any]:
@@ -214,30 +247,31 @@ class IteratorProxy(_Proxy):
         return next(self._tierlight_chunks)
 
     def __enter__(self) -> Any:
-        self._tierlight_stream.__enter__()
+        self._tierlight_target.__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> Any:
         try:
-            return self._tierlight_stream.__exit__(*exc)
+            return self._tierlight_target.__exit__(*exc)
         finally:
             self._tierlight_tap.abandon()
 
     def close(self) -> Any:
         """Close the original and end the call."""
         try:
-            return getattr(self._tierlight_stream, "close", lambda: None)()
+            return getattr(self._tierlight_target, "close", lambda: None)()
         finally:
             self._tierlight_tap.abandon()
 
 
-class AsyncIteratorProxy(_Proxy):
+class AsyncIteratorProxy(Passing):
     """An asynchronous iterator of chunks, also usable with `async with` where the original is."""
 
-    __slots__ = ("_tierlight_chunks",)
+    __slots__ = ("_tierlight_chunks", "_tierlight_tap")
 
     def __init__(self, stream: Any, tap: Tap) -> None:
-        super().__init__(stream, tap)
+        super().__init__(stream)
+        object.__setattr__(self, "_tierlight_tap", tap)
         object.__setattr__(self, "_tierlight_chunks", tapped_async(stream, tap))
 
     def __aiter__(self) -> AsyncIterator[Any]:
@@ -247,19 +281,19 @@ class AsyncIteratorProxy(_Proxy):
         return await anext(self._tierlight_chunks)
 
     async def __aenter__(self) -> Any:
-        await self._tierlight_stream.__aenter__()
+        await self._tierlight_target.__aenter__()
         return self
 
     async def __aexit__(self, *exc: Any) -> Any:
         try:
-            return await self._tierlight_stream.__aexit__(*exc)
+            return await self._tierlight_target.__aexit__(*exc)
         finally:
             self._tierlight_tap.abandon()
 
     async def aclose(self) -> Any:
         """Close the original and end the call."""
         try:
-            close = getattr(self._tierlight_stream, "aclose", None)
+            close = getattr(self._tierlight_target, "aclose", None)
             return await close() if close is not None else None
         finally:
             self._tierlight_tap.abandon()
@@ -363,12 +397,14 @@ def follow(stream: Any, tap: Tap) -> Any:
     The user's own object comes back wherever it can be followed from inside.
     """
     kind = type(stream)
+    # A client's generator sends its request at its first step: the call is current then.
+    inside = tap.call if tap.call.request is not None else None
     if kind is GeneratorType:
-        followed: Any = relay(stream, tap, None)
+        followed: Any = relay(stream, tap, inside)
         tap.watch(followed)
         return followed
     if kind is AsyncGeneratorType:
-        followed = relay_async(lambda: (stream, tap, None))()
+        followed = relay_async(lambda: (stream, tap, inside))()
         tap.watch(followed)
         return followed
     if hasattr(kind, "__next__"):
