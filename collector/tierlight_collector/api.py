@@ -11,13 +11,15 @@ import hashlib
 import html
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi._compat import ModelField
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
@@ -68,10 +70,9 @@ class ApiRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
-        known = {field.alias for field in self.dependant.query_params}
-        repeatable = {
-            field.alias for field in self.dependant.query_params if "list" in str(field.field_info.annotation)
-        }
+        params = list(_query_params(self.dependant))
+        known = {field.alias for field in params}
+        repeatable = {field.alias for field in params if "list" in str(field.field_info.annotation)}
 
         async def handle_strictly(request: Request) -> Response:
             try:
@@ -99,6 +100,13 @@ class ApiRoute(APIRoute):
             return response
 
         return handle_strictly
+
+
+def _query_params(dependant: Dependant) -> Iterator[ModelField]:
+    """The parameters that a route declares, also by what it depends on."""
+    yield from dependant.query_params
+    for inner in dependant.dependencies:
+        yield from _query_params(inner)
 
 
 class ScoreIn(BaseModel):

@@ -184,7 +184,7 @@ def route_json(info: RouteInfo, recent: Rollup) -> Json:
         "first_at": iso_time(info.first_ns),
         "last_at": iso_time(info.last_ns),
         "calls_in_all": info.calls,
-        **rollup_json(recent),
+        **rollup_json(recent, ("route",) if recent.key else ()),
     }
 
 
