@@ -22,7 +22,7 @@ from tierlight import semconv
 from tierlight._encode import Signal
 from tierlight._finish import Finisher, drop_contents
 from tierlight._guard import report
-from tierlight._lifecycle import watch, watch_child_of_multiprocessing
+from tierlight._lifecycle import imports, watch, watch_child_of_multiprocessing
 from tierlight._record import ExportSettings, FinishedCall, FinishedScore, Record
 from tierlight._spool import Spool
 
@@ -158,7 +158,7 @@ class Pipeline:
                 if left <= 0:
                     break
                 self._lock.wait(left)
-            if not self._is_stopped:
+            if not self._is_stopped or self._queue:
                 self._is_stopped = (
                     True  # the thread hangs in the network: what it holds goes to disk from here
                 )
@@ -247,10 +247,13 @@ class Pipeline:
         watch_child_of_multiprocessing()
         _suppress_instrumentation()
         try:
-            from tierlight._delivery import Delivery  # loads http.client and ssl: not on the calling thread
-
             finisher = Finisher(self._settings)
-            delivery = self._delivery = Delivery(self._settings, self._given_transport, self._lost)
+            with imports:
+                from tierlight._delivery import (
+                    Delivery,
+                )  # with http.client and ssl: not on the calling thread
+
+                delivery = self._delivery = Delivery(self._settings, self._given_transport, self._lost)
             while self._turn(finisher, delivery):
                 pass
         except BaseException as error:  # noqa: BLE001  the last resort: the user's process lives on without us

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tierlight import semconv
 from tierlight._encode import Encoder
 from tierlight._guard import report
+from tierlight._lifecycle import imports
 from tierlight._record import ExportSettings, FinishedCall, Record
 from tierlight._version import __version__
 
@@ -33,12 +34,14 @@ class Finisher:
         if self._book is not None or not self._is_priced:
             return
         try:
-            from tierlight._cost import add_cost
-            from tierlight.pricing import PriceBook, Usage
+            with imports:
+                from tierlight._cost import add_cost
+                from tierlight.pricing import PriceBook, Usage
 
-            path = self._settings.price_file
-            self._book = PriceBook.from_toml(Path(path).read_bytes()) if path else PriceBook.default()
-            self._add_cost, self._usage = add_cost, Usage
+                path = self._settings.price_file
+                book = PriceBook.from_toml(Path(path).read_bytes()) if path else PriceBook.default()
+                _ = book.version  # loads every source now
+            self._book, self._add_cost, self._usage = book, add_cost, Usage
         except Exception as error:  # noqa: BLE001  a broken price file must not stop the export
             self._is_priced = False
             report("load the prices", error)

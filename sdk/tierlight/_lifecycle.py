@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType
@@ -27,6 +28,36 @@ class _Pipeline(Protocol):
 _live: weakref.WeakSet[_Pipeline] = weakref.WeakSet()
 _is_hooked = False
 _finalized_in = 0
+_FORK_WAIT_S = 5.0
+
+
+class Imports:
+    """Held by the export thread while it imports. A fork waits for it: a child that is born in the middle of
+    an import finds a module that is half there and stays so for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def before_fork(self) -> None:
+        """Wait for the import under way, though not for ever."""
+        self._is_held = self._lock.acquire(timeout=_FORK_WAIT_S)
+
+    def after_fork(self) -> None:
+        """Let imports go on, in the parent as in the child."""
+        if self._is_held:
+            self._lock.release()
+        else:
+            self._lock = threading.Lock()
+
+
+imports = Imports()
 
 
 def watch(pipeline: _Pipeline) -> None:
@@ -36,7 +67,11 @@ def watch(pipeline: _Pipeline) -> None:
         _is_hooked = True
         atexit.register(_shut_down_all)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_start_all_afresh)
+            os.register_at_fork(
+                before=imports.before_fork,
+                after_in_parent=imports.after_fork,
+                after_in_child=_start_all_afresh,
+            )
     _live.add(pipeline)
 
 
@@ -98,5 +133,6 @@ def _shut_down_all() -> None:
 
 
 def _start_all_afresh() -> None:
+    imports.after_fork()
     for pipeline in tuple(_live):
         pipeline.start_afresh()
