@@ -10,9 +10,10 @@ from tierlight._version import __version__
 
 from .files import path_of_url
 from .protocol import Store
-from .sql import SqliteStore
+from .retention import Retention
+from .sql import DEFAULT_RETENTION, SqliteStore
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Retention", "Store", "open_store"]
 
 
 def open_store(
@@ -21,6 +22,7 @@ def open_store(
     read_only: bool = False,
     durability: Literal["normal", "full"] = "normal",
     now_ns: Callable[[], int] = time.time_ns,
+    retention: Retention = DEFAULT_RETENTION,
 ) -> Store:
     """The store at `sqlite:///relative.db` or `sqlite:////absolute.db`, made or upgraded where needed.
 
@@ -32,6 +34,7 @@ def open_store(
         durability: "full" syncs the disk at each commit, so that a power cut loses nothing acknowledged;
             a killed process loses nothing in either case.
         now_ns: the clock, in nanoseconds since 1970.
+        retention: how long texts, raw spans and calls are kept.
 
     Raises:
         StoreLocked: another process writes this store.
@@ -39,5 +42,10 @@ def open_store(
         StoreDamaged: the file is not a readable database; the message says how to save what is in it.
     """
     return SqliteStore(
-        path_of_url(url), read_only=read_only, durability=durability, app_version=__version__, now_ns=now_ns
+        path_of_url(url),
+        read_only=read_only,
+        durability=durability,
+        app_version=__version__,
+        now_ns=now_ns,
+        retention=retention,
     )

@@ -28,6 +28,7 @@ from ..records import HOUR_NS, Appended, Batch, CallRecord, NormalisedSpan
 from . import blocks, callrows, tables
 from .dirty import DirtyHours
 from .intern import Dictionary, Interner
+from .retention import Horizons
 from .scoring import Scorer
 
 MAX_RELATED: Final = 2_000  # spans of a trace that are settled together
@@ -79,6 +80,7 @@ class Appender:
         self._dictionary = Dictionary()
         self.dirty = DirtyHours(connection)
         self.scorer = Scorer(connection, self._interner, self.dirty)
+        self.horizons = Horizons()
         self.forget()
 
     def forget(self) -> None:
@@ -98,7 +100,7 @@ class Appender:
     def store(self, group: Sequence[Batch], now_ns: int) -> list[Appended]:
         """Insert what is new; gives what became of each request. Raises what SQLite raises: then roll back."""
         self.dirty.now_ns = now_ns
-        new, results = self._new_spans(group)
+        new, results, expired = self._new_spans(group)
         if new:
             self._settle(new)
             self._insert(new)
@@ -114,21 +116,25 @@ class Appender:
             calls=sum(item.call is not None for item in new),
             duplicates=sum(each.duplicates for each in appended),
             scores=sum(scored),
+            expired=expired,
         )
         return appended
 
     # ---- what is new ------------------------------------------------------------------------------------
 
-    def _new_spans(self, group: Sequence[Batch]) -> tuple[list[_New], list[tuple[int, int]]]:
+    def _new_spans(self, group: Sequence[Batch]) -> tuple[list[_New], list[tuple[int, int]], int]:
         traces = {each.span.trace_id for batch in group for each in batch.spans}
         known = self._stored_keys(traces)
         new: list[_New] = []
         results: list[tuple[int, int]] = []
-        seq = self._next_seq
+        seq, expired, oldest_ns = self._next_seq, 0, self.horizons.calls_ns
         for batch in group:
             project_id = self._interner.project(batch.project)
-            before = len(new)
+            before, expired_before = len(new), expired
             for each in batch.spans:
+                if each.span.start_ns < oldest_ns:
+                    expired += 1  # a spool that is sent again must not bring back what was deleted
+                    continue
                 key = (each.span.trace_id, each.span.span_id, project_id)
                 if key in known:
                     continue
@@ -136,9 +142,9 @@ class Appender:
                 new.append(_New(seq, project_id, each, each.call))
                 seq += 1
             accepted = len(new) - before
-            results.append((accepted, len(batch.spans) - accepted))
+            results.append((accepted, len(batch.spans) - accepted - (expired - expired_before)))
         self._next_seq = seq
-        return new, results
+        return new, results, expired
 
     def _stored_keys(self, traces: Iterable[bytes]) -> set[tuple[bytes, bytes, int]]:
         found: set[tuple[bytes, bytes, int]] = set()
@@ -341,7 +347,7 @@ class Appender:
         for chunk in _chunks(new, blocks.MAX_ITEMS):
             body = blocks.pack([blocks.span_item(item.seq, item.span.span) for item in chunk])
             connection.execute(_INSERT_SPAN_BLOCK, _block_row(chunk, body))
-        for chunk in _chunks([item for item in new if item.span.contents], blocks.MAX_ITEMS):
+        for chunk in _chunks([item for item in new if self._has_texts(item)], blocks.MAX_ITEMS):
             body = blocks.pack([blocks.content_item(item.seq, item.span.contents) for item in chunk])
             connection.execute(_INSERT_CONTENT_BLOCK, _block_row(chunk, body))
         self.scorer.note_calls(
@@ -350,6 +356,9 @@ class Appender:
         for item in new:
             if item.superseded_by is not None:
                 self.scorer.move(item.seq, item.superseded_by)
+
+    def _has_texts(self, item: _New) -> bool:
+        return bool(item.span.contents) and item.span.span.start_ns >= self.horizons.contents_ns
 
     def _forward(self, group: Sequence[Batch], now_ns: int) -> None:
         waiting = [

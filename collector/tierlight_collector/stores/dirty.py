@@ -15,13 +15,14 @@ class DirtyHours:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.now_ns = 0
+        self.floor_hour = 0  # the raw calls of earlier hours are gone: their rollups stay as they are
         self._marked: set[int] = set()
 
     def forget(self) -> None:
         self._marked = {hour for (hour,) in self._connection.execute("SELECT hour FROM dirty_hours")}
 
     def mark(self, hour: int) -> None:
-        if hour in self._marked:
+        if hour in self._marked or hour < self.floor_hour:
             return
         self._marked.add(hour)
         self._connection.execute(

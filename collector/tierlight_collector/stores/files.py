@@ -30,6 +30,7 @@ _WRITER = (
     "PRAGMA cache_size = -65536",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA mmap_size = 0",  # a failing disk gives an error, not SIGBUS
+    "PRAGMA secure_delete = ON",  # what was purged is overwritten, not just unlinked
     "PRAGMA trusted_schema = OFF",  # a crafted file can not call functions through its schema
 )
 _READER = (

@@ -113,6 +113,24 @@ class FactStore(CallSink, RollupSource, Protocol):
     def roll_up(self) -> None:
         """Recount every closed hour that is due now, instead of within the next seconds. Sums never depend on it."""
 
+    def retain(self) -> None:
+        """Delete what is older than the retention now, instead of within the next minute."""
+
+    def purge(
+        self,
+        *,
+        span: tuple[bytes, bytes] | None = ...,
+        user: str = ...,
+        route: str = ...,
+        before_ns: int = ...,
+        who: str = ...,
+        project: str = ...,
+    ) -> int:
+        """Delete the captured texts of the calls that fit all that is given; gives how many calls had some."""
+
+    def raw_spans(self, after: int, limit: int) -> list[tuple[int, SpanRecord]]:
+        """Raw spans with arrival number > `after`, in arrival order, as far as they are kept."""
+
     def backup(self, target: Path) -> None: ...
 
     def close(self) -> None: ...

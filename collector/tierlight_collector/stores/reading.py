@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from ..records import (
@@ -407,11 +407,51 @@ def _evidence(connection: sqlite3.Connection, dictionary: Dictionary, row: Seque
     )
 
 
-def iterate_calls(
-    connection: sqlite3.Connection, dictionary: Dictionary, after: int, limit: int
-) -> Iterator[CallRow]:
-    """Calls in arrival order, superseded ones too."""
+# ---- everything, in arrival order -----------------------------------------------------------------------
+
+
+def raw_spans(connection: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, SpanRecord]]:
+    """Received spans as far as they are kept, LLM or not."""
     rows = connection.execute(
-        f"{callrows.SELECT} WHERE c.seq > ? ORDER BY c.seq LIMIT ?", (after, limit)
+        "SELECT seq, trace_id, span_id, parent_span_id, start_ns FROM calls WHERE seq > ?1"
+        " UNION ALL SELECT seq, trace_id, span_id, parent_span_id, start_ns FROM spans WHERE seq > ?1"
+        " ORDER BY seq LIMIT ?2",
+        (after, limit),
     ).fetchall()
-    yield from call_rows(connection, dictionary, rows)
+    items = items_of(connection, "span_blocks", [row[0] for row in rows])
+    return [(seq, blocks.span_of_item(items[seq], *ids)) for seq, *ids in rows if seq in items]
+
+
+def seqs_to_purge(
+    connection: sqlite3.Connection,
+    dictionary: Dictionary,
+    after: int,
+    limit: int,
+    span: tuple[bytes, bytes] | None,
+    user: str,
+    route: str,
+    before_ns: int,
+    project: str,
+) -> list[int]:
+    """Arrival numbers > `after` of the calls that fit all that is given, in order."""
+    conditions = ["c.seq > ?", "c.project_id = (SELECT id FROM projects WHERE name = ?)"]
+    values: list[Any] = [after, project]
+    if span is not None:
+        conditions.append("c.trace_id = ? AND c.span_id = ?")
+        values += span
+    if user:
+        conditions.append("substr(c.user_id, -8) = substr(?, -8) AND c.user_id = ?")
+        values += [user, user]
+    if before_ns:
+        conditions.append("c.start_ns < ?")
+        values.append(before_ns)
+    if route:
+        kinds = kinds_of(connection, dictionary, Filters(project=project, route=(route,), purpose=()))
+        conditions.append(f"c.kind_id IN ({', '.join(map(str, kinds))})")
+    return [
+        seq
+        for (seq,) in connection.execute(
+            f"SELECT c.seq FROM calls c WHERE {' AND '.join(conditions)} ORDER BY c.seq LIMIT ?",
+            (*values, limit),
+        )
+    ]

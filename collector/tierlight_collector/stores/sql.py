@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
+from ..decisions import AuditEntry
 from ..errors import StoreBusy, StoreError
 from ..records import (
     HOUR_NS,
@@ -42,11 +44,14 @@ from .intern import SERIES_FIELDS, Dictionary
 from .outbox import OutboxTables
 from .protocol import Order
 from .recount import roll_up
+from .retention import CHUNK, Retention, compact, expire, forget_contents, shrink
+from .space import SpaceGuard
 from .writer import Chore, Writer
 
 T = TypeVar("T")
 
 _EVERYTHING: Final = Filters()
+DEFAULT_RETENTION: Final = Retention()
 APPEND_TIMEOUT_S: Final = 120.0
 
 
@@ -61,7 +66,9 @@ class SqliteStore(Decisions, OutboxTables):
         durability: Literal["normal", "full"] = "normal",
         app_version: str = "",
         now_ns: Callable[[], int] = time.time_ns,
+        retention: Retention = DEFAULT_RETENTION,
     ) -> None:
+        self._retention = retention
         self.path = path.absolute()
         self._clock = now_ns
         self._writer: Writer | None = None
@@ -104,6 +111,11 @@ class SqliteStore(Decisions, OutboxTables):
             raise
         self._writer = Writer(connection, now_ns=self._clock)
         self._writer.add_chore(Chore("rollups", 10.0, roll_up(self._writer)))
+        self._writer.add_chore(Chore("retention", 60.0, expire(self._writer, self._retention)))
+        self._writer.add_chore(Chore("compaction", 30.0, compact(self._writer), due=time.monotonic() + 30))
+        self._writer.add_chore(
+            Chore("disk space", 5.0, SpaceGuard(self._writer, self.path).run, due=time.monotonic() + 5)
+        )
         self._writer.start()
 
     # ---- what the halves need ---------------------------------------------------------------------------
@@ -253,6 +265,67 @@ class SqliteStore(Decisions, OutboxTables):
                 pass
 
         writer.ask(job, in_transaction=False).result(APPEND_TIMEOUT_S)
+
+    def retain(self) -> None:
+        """Delete what is older than the retention and join small blocks now, instead of within the next minute."""
+        writer = self._writing()
+        chores = (roll_up(writer), expire(writer, self._retention), compact(writer))
+
+        def job(connection: sqlite3.Connection) -> None:
+            for chore in chores:
+                while chore(connection, self._clock()):
+                    pass
+
+        writer.ask(job, in_transaction=False).result(APPEND_TIMEOUT_S)
+
+    def purge(
+        self,
+        *,
+        span: tuple[bytes, bytes] | None = None,
+        user: str = "",
+        route: str = "",
+        before_ns: int = 0,
+        who: str = "",
+        project: str = "default",
+    ) -> int:
+        """Delete the captured texts of the calls that fit all that is given; gives how many calls had some.
+
+        Calls, scores and sums stay. Afterwards nothing of the texts is left in the file or its WAL.
+        """
+        if not (span or user or route or before_ns):
+            raise StoreError("say what to purge: a span, a user, a route or a time")
+        writer = self._writing()
+        purged = after = 0
+        while True:
+            with self._read() as connection:
+                seqs = reading.seqs_to_purge(
+                    connection, self._dictionary, after, CHUNK, span, user, route, before_ns, project
+                )
+            if not seqs:
+                break
+            purged += writer.ask(partial(forget_contents, seqs=seqs)).result(APPEND_TIMEOUT_S)
+            after = seqs[-1]
+        given = {
+            "span": span and "/".join(part.hex() for part in span),
+            "user": user and "one user",
+            "route": route,
+        }
+        subject = ", ".join(f"{name} {value}" for name, value in given.items() if value)
+        self.record_audit(
+            AuditEntry(self._clock(), who, "purge texts", subject or f"before {before_ns}", f"{purged} calls")
+        )
+
+        def checkpoint(connection: sqlite3.Connection) -> None:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            shrink(connection)
+
+        writer.ask(checkpoint, in_transaction=False).result(APPEND_TIMEOUT_S)
+        return purged
+
+    def raw_spans(self, after: int, limit: int) -> list[tuple[int, SpanRecord]]:
+        """Raw spans with arrival number > `after`, in arrival order, as far as they are kept; for export."""
+        with self._read() as connection:
+            return reading.raw_spans(connection, after, limit)
 
     def health(self) -> StoreHealth:
         with self._read() as connection:

@@ -231,7 +231,11 @@ class Score(SQLModel, table=True):
     """A score that found its call. `seq` counts up in the order in which the two met."""
 
     __tablename__ = "scores"
-    __table_args__ = (UniqueConstraint("call_seq", "signal_id"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        UniqueConstraint("call_seq", "signal_id"),
+        Index("ix_scores_explained", "time_ns", sqlite_where=text("explanation <> ''")),
+        {"sqlite_autoincrement": True},
+    )
     seq: int | None = Field(default=None, primary_key=True)
     call_seq: int
     signal_id: int
@@ -265,7 +269,7 @@ class Join(SQLModel, table=True):
     """A business key of a call, for outcomes that are known later."""
 
     __tablename__ = "joins"
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = (Index("ix_joins_call", "call_seq"), {"sqlite_with_rowid": False})
     address: str = Field(primary_key=True)
     call_seq: int = Field(primary_key=True)
 
