@@ -126,7 +126,7 @@ class Forwarder:
         self._random = random.Random()
         self._states: dict[str, OutboxTarget] = {}
         self._woken = {target.name: asyncio.Event() for target in targets}
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         self.trimmed = 0
 
     @property
@@ -149,7 +149,7 @@ class Forwarder:
 
     def stop(self) -> None:
         """Finish the deliveries in flight; what waits stays in the outbox."""
-        self._is_stopping = True
+        self._stopping.set()
         self.wake()
 
     def wake(self) -> None:
@@ -171,7 +171,7 @@ class Forwarder:
         kind = GrpcTransport if target.protocol == "grpc" else HttpTransport
         transport: Transport = kind(target.endpoint, self._headers[target.name], compress=target.compress)
         try:
-            while not self._is_stopping:
+            while not self._stopping.is_set():
                 wait_s = await self._step(target, transport)
                 if wait_s:
                     await self._sleep(target.name, wait_s)
@@ -264,28 +264,30 @@ class Forwarder:
     async def _sleep(self, name: str, seconds: float) -> None:
         event = self._woken[name]
         event.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            pass  # that was the wait
+        if not self._stopping.is_set():
+            await _wait(event, seconds)
 
     async def _trim(self) -> None:
         """Drop the oldest of what no target took for too long."""
         most = max(target.max_queue_bytes for target in self._targets.values())
         longest_s = max(target.max_age_s for target in self._targets.values())
         last_said = 0.0
-        since = time.monotonic() - TRIM_EVERY_S
-        while not self._is_stopping:
-            if time.monotonic() - since >= TRIM_EVERY_S:
-                since = time.monotonic()
-                before_ns = self._clock_ns() - int(longest_s * 1e9)
-                dropped = await asyncio.to_thread(self._store.trim_outbox, most, before_ns)
-                self.trimmed += dropped
-                if dropped and since - last_said > 3600:
-                    last_said = since
-                    logger.error("the forwarding queue is over its limit: %d spans were dropped", dropped)
-            await asyncio.sleep(IDLE_S)
+        while not self._stopping.is_set():
+            before_ns = self._clock_ns() - int(longest_s * 1e9)
+            dropped = await asyncio.to_thread(self._store.trim_outbox, most, before_ns)
+            self.trimmed += dropped
+            if dropped and (not last_said or time.monotonic() - last_said > 3600):
+                last_said = time.monotonic()
+                logger.error("the forwarding queue is over its limit: %d spans were dropped", dropped)
+            await _wait(self._stopping, TRIM_EVERY_S)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass  # that was the wait
 
 
 def _joined(waiting: Sequence[OutboxBatch], target: ForwardTarget) -> list[OutboxBatch]:

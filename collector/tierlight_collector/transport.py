@@ -120,6 +120,8 @@ class HttpTransport:
             return Delivery("retry", f"{type(error).__name__}: {error}"[:_MOST_OF_AN_ERROR])
         status = response.status_code
         if 200 <= status < 300:
+            if response.headers.get("content-type", "").startswith("text/html"):
+                return Delivery("retry", f"HTTP {status} with a web page: expected an OTLP endpoint")
             is_protobuf = response.headers.get("content-type", "").startswith("application/x-protobuf")
             return _partial(signal, answer if is_protobuf else b"")
         message = f"HTTP {status}"
