@@ -189,6 +189,8 @@ def comparison_of(call: CallEvidence, controls: Mapping[str, str]) -> tuple[str,
 
     `controls` names the production model of each route, without which a shadow has nothing to be compared to.
     """
+    if not call.model:
+        return None  # a call that failed before any model was known
     if call.purpose == "shadow" and call.call_id and call.route in controls:
         return "shadow", call.experiment, call.model
     if call.experiment and call.arm not in ("", "control") and call.act_prob and 0 < call.act_prob < 1:

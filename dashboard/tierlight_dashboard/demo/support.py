@@ -73,28 +73,28 @@ class SupportDesk:
             self._attempt(lambda: self.reply_shadow(ticket))
             self._attempt(self.judge)
 
-    @tierlight.route("support/classify-intent", tier="small")
+    @tierlight.route("support/classify-intent", tier="small", provider=INTENT.provider, model=INTENT.name)
     def classify_intent(self) -> Answer:
         return self._scored(INTENT, "label_ok")
 
-    @tierlight.route("support/urgency", tier="small")
+    @tierlight.route("support/urgency", tier="small", provider=URGENCY.provider, model=URGENCY.name)
     def urgency(self) -> Answer:
         return self._scored(URGENCY, "label_ok", share=0.5)
 
-    @tierlight.route("support/embed-question", tier="specialised", provider="openai")
+    @tierlight.route("support/embed-question", tier="specialised", provider=EMBED.provider, model=EMBED.name)
     def embed_question(self) -> Answer:
         return self._provider.embed(EMBED)
 
-    @tierlight.route("support/rerank", tier="specialised", provider="cohere", model="rerank-v3.5")
+    @tierlight.route("support/rerank", tier="specialised", provider=RERANK.provider, model=RERANK.name)
     def rerank_articles(self) -> Answer:
         return self._provider.rerank(RERANK)
 
-    @tierlight.route("support/extract-order", tier="mid", provider="gcp.gemini", model=EXTRACT.name)
+    @tierlight.route("support/extract-order", tier="mid", provider=EXTRACT.provider, model=EXTRACT.name)
     def extract_order(self) -> Answer:
         changed = self._clock.now_ns >= self._changed_ns
         return self._scored(EXTRACT_CHANGED if changed else EXTRACT, "schema_ok")
 
-    @tierlight.route("support/reply", tier="flagship")
+    @tierlight.route("support/reply", tier="flagship", provider=REPLY.provider, model=REPLY.name)
     def reply(self, ticket: Ticket) -> Answer:
         answer, _ = self._provider.chat(REPLY)
         call = tierlight.current_call()
@@ -103,25 +103,34 @@ class SupportDesk:
             tierlight.score(self._judged(ticket, REPLY.right), "judge_ok", kind="judge")
         return answer
 
-    @tierlight.route("support/reply", tier="small", purpose="shadow")
+    @tierlight.route(
+        "support/reply",
+        tier="small",
+        purpose="shadow",
+        provider=REPLY_SHADOW.provider,
+        model=REPLY_SHADOW.name,
+    )
     def reply_shadow(self, ticket: Ticket) -> Answer:
         """The same question to a cheaper model; the customer never sees this answer."""
         answer, _ = self._provider.chat(REPLY_SHADOW)
         call = tierlight.current_call()
         if call is not None:
             call.annotate({semconv.TIERLIGHT_CALL_ID: ticket.call_id})
-        tierlight.score(self._judged(ticket, REPLY_SHADOW.right), "judge_ok", kind="judge")
+            right = self._judged(ticket, REPLY_SHADOW.right)
+            tierlight.score(right, "judge_ok", kind="judge", trace_id=call.trace_id, span_id=call.span_id)
         return answer
 
-    @tierlight.route("support/judge-reply", tier="small", purpose="judge")
+    @tierlight.route(
+        "support/judge-reply", tier="small", purpose="judge", provider=JUDGE.provider, model=JUDGE.name
+    )
     def judge(self) -> Answer:
         return self._provider.chat(JUDGE)[0]
 
-    @tierlight.route("support/handoff-summary", tier="mid")
+    @tierlight.route("support/handoff-summary", tier="mid", provider=HANDOFF.provider, model=HANDOFF.name)
     def summarise_for_agent(self) -> Answer:
         return self._scored(HANDOFF, "agent_accepted", share=0.4)
 
-    @tierlight.route("support/daily-digest", tier="flagship")
+    @tierlight.route("support/daily-digest", tier="flagship", provider=DIGEST.provider, model=DIGEST.name)
     def daily_digest(self) -> Answer:
         return self._provider.chat(DIGEST)[0]
 
