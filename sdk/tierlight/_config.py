@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from . import semconv as s
 from ._content import ContentSettings
 from ._guard import attempt, faults
 from ._identity import SystemClock
+from ._judge import bench
 from ._record import AttributeValue, Clock, ExportSettings
 from ._runtime import Runtime, activate, active
 from ._version import __version__
@@ -108,8 +110,18 @@ def configure(
         sample, follows_parent = sampler(environ)
         from ._export import Pipeline  # with its own imports, 20 ms: not for a process that only decorates
 
+        joined = None
+        if provider is not None:
+            if provider != "global" and not hasattr(provider, "get_tracer"):
+                raise ConfigurationError(
+                    f'provider is "global" or a TracerProvider, got {type(provider).__name__}'
+                )
+            from ._joined import JoinedSpans
+
+            joined = JoinedSpans(None if provider == "global" else provider)
         activate(
             Runtime(
+                joined=joined,
                 sink=Pipeline(settings),
                 sample=sample,
                 follows_parent=follows_parent,
@@ -180,14 +192,16 @@ def export_settings(
         logs_endpoint=own.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "").strip(),
         protocol=protocol,
         headers=dict(headers) if headers is not None else parse_pairs(_first(environ, "HEADERS"), "HEADERS"),
-        compression=_first(environ, "COMPRESSION") or "gzip",
+        compression=_first(environ, "COMPRESSION") or "auto",
         certificate=_first(environ, "CERTIFICATE"),
+        client_certificate=_first(environ, "CLIENT_CERTIFICATE"),
+        client_key=_first(environ, "CLIENT_KEY"),
         timeout_s=timeout_s or _number(_first(environ, "TIMEOUT"), "OTEL_EXPORTER_OTLP_TIMEOUT", 1.0),
         exit_timeout_s=exit_timeout_s,
         schedule_delay_s=_number(environ.get("OTEL_BSP_SCHEDULE_DELAY"), "OTEL_BSP_SCHEDULE_DELAY", 1000.0)
         / 1000,
         max_queue_records=int(
-            _number(environ.get("OTEL_BSP_MAX_QUEUE_SIZE"), "OTEL_BSP_MAX_QUEUE_SIZE", 2048)
+            _number(environ.get("OTEL_BSP_MAX_QUEUE_SIZE"), "OTEL_BSP_MAX_QUEUE_SIZE", 8192)
         ),
         max_batch_records=int(
             _number(environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"), "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 256)
@@ -317,7 +331,10 @@ def flush(timeout_s: float = 5.0) -> bool:
     runtime = active()
     if runtime is None:
         return True
-    return attempt("flush", lambda: runtime.sink.flush(timeout_s)) == (True, True)
+    began = time.monotonic()
+    judged = bench.drain(timeout_s)
+    left = max(0.0, timeout_s - (time.monotonic() - began))
+    return attempt("flush", lambda: runtime.sink.flush(left)) == (True, True) and judged
 
 
 async def aflush(timeout_s: float = 5.0) -> bool:
@@ -333,6 +350,7 @@ def stats() -> dict[str, int]:
     counted: dict[str, int] = {}
     if runtime is not None:
         counted.update(attempt("count", lambda: runtime.sink.stats())[1] or {})
+    counted["judge.dropped"] = bench.dropped
     counted["faults"] = sum(faults.values())
     return counted
 

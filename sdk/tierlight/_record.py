@@ -93,6 +93,7 @@ class ExportSettings:
         endpoint: Base URL; `/v1/traces` and `/v1/logs` are appended unless the two below are set.
         traces_endpoint, logs_endpoint: Whole URLs, used as they are; "" = derived from `endpoint`.
         protocol: `http/protobuf` or `grpc`.
+        compression: `gzip`, `none`, or `auto`: gzip unless the collector is on this machine.
         timeout_s: One request, connecting included.
         exit_timeout_s: All that the end of the process may be held up.
         spool_dir: Folder for what cannot be sent; "" = no spool.
@@ -107,14 +108,14 @@ class ExportSettings:
     logs_endpoint: str = ""
     protocol: str = "http/protobuf"
     headers: Mapping[str, str] | None = None
-    compression: str = "gzip"
+    compression: str = "auto"
     certificate: str = ""
     client_certificate: str = ""
     client_key: str = ""
     timeout_s: float = 1.0
     exit_timeout_s: float = 2.0
     schedule_delay_s: float = 1.0
-    max_queue_records: int = 2048
+    max_queue_records: int = 8192
     max_queue_bytes: int = 16 * 1024 * 1024
     max_batch_records: int = 256
     max_batch_bytes: int = 1024 * 1024

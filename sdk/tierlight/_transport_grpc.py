@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from tierlight._encode import Signal, partial_success
 from tierlight._record import ExportSettings
-from tierlight._transport import Answer
+from tierlight._transport import Answer, is_compressed
 from tierlight.errors import ConfigurationError
 
 _METHODS: dict[Signal, str] = {
@@ -45,7 +45,9 @@ class GrpcTransport:
     def __init__(self, settings: ExportSettings) -> None:
         self._metadata = tuple((name.lower(), value) for name, value in (settings.headers or {}).items())
         self._compression = (
-            grpc.Compression.Gzip if settings.compression == "gzip" else grpc.Compression.NoCompression
+            grpc.Compression.Gzip
+            if is_compressed(settings, urlsplit(settings.endpoint).hostname or "")
+            else grpc.Compression.NoCompression
         )
         self._channels: list[Any] = []
         self._calls: dict[Signal, Callable[..., bytes]] = {}
