@@ -261,6 +261,16 @@ def test_parents_in_a_circle_end_the_search() -> None:
     assert len(counted(fact("a", "b"), fact("b", "a", scope="lib.b"))) == 1
 
 
+def test_a_long_chain_of_views_is_one_call() -> None:
+    chain = [fact(f"{n}", f"{n - 1}" if n else "", scope=f"lib.{n % 3}") for n in range(1000)]
+    assert counted(*chain) == {"999"}
+
+
+def test_in_a_crowd_without_ids_nobody_is_taken_for_another() -> None:
+    crowd = [fact(f"{n}", trace=f"t{n}", scope=f"lib.{n % 3}") for n in range(300)]
+    assert len(counted(*crowd)) == 300
+
+
 @st.composite
 def some_facts(draw: st.DrawFn) -> list[SpanFacts]:
     names = "abcdefg"[: draw(st.integers(1, 7))]

@@ -12,6 +12,8 @@ SpanKey: TypeAlias = tuple[bytes, bytes]  # (trace_id, span_id)
 RESPONSE_WINDOW_NS: Final = 600 * 1_000_000_000
 CLOCK_SLACK_NS: Final = 50 * 1_000_000
 MAX_ANCESTORS: Final = 200
+# Of more calls at one time than this no pair is the unique fit; it also bounds the work that a sender can cause.
+MAX_CROWD: Final = 50
 
 # The flag of a span that is a call only as long as no call is known below it.
 WEAK: Final = "weak_role"

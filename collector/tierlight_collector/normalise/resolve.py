@@ -108,19 +108,21 @@ def resolve(facts: Sequence[SpanFacts]) -> dict[SpanKey, Settled]:
     covered = nested(spans, calls, lineage, twins)
     if len(calls) > 1:
         same_response(spans, calls, twins)
-    suspects = same_time(spans, calls, lineage, twins) if len(calls) > 1 else frozenset()
+    above = {key: frozenset(ancestor.key for ancestor in line) for key, line in lineage.items()}
+    suspects = same_time(spans, calls, above, twins) if len(calls) > 1 else frozenset()
 
     settled: dict[SpanKey, Settled] = {}
-    outer_keys = {ancestor.key for line in lineage.values() for ancestor in line}
+    outer_keys = frozenset().union(*above.values())
     winners: dict[SpanKey, SpanKey] = {}
-    for members in twins.groups():
+    groups = twins.groups()
+    for members in groups:
         ranked = sorted(
             members, key=lambda key: _rank(spans[key], calls[key], key in outer_keys), reverse=True
         )
+        route, source = _route(spans, lineage, ranked)
         for key in ranked:
             winners[key] = ranked[0]
         for key in ranked:
-            route, source = _route(spans, lineage, [key, *(other for other in ranked if other != key)])
             settled[key] = Settled(
                 route,
                 source,
@@ -128,12 +130,13 @@ def resolve(facts: Sequence[SpanFacts]) -> dict[SpanKey, Settled]:
                 taken=_taken(calls[key], [calls[other] for other in ranked[1:]]) if key == ranked[0] else {},
                 flags=("dup_suspect",) if key in suspects else (),
             )
+    groups_by_winner = {winners[members[0]]: members for members in groups}
     # A call drawn around several real calls gives way to all of them; one stands for the rest as its successor.
     for outer, inner in sorted(covered.items()):
         successor = _final(winners[inner], covered, winners)
         if successor is None or successor == winners[outer]:
             continue
-        for key in twins.group(outer):
+        for key in groups_by_winner[winners[outer]]:
             verdict = settled[key]
             settled[key] = replace(verdict, superseded_by=successor, taken={}, flags=())
     return settled
@@ -269,7 +272,7 @@ def _route(
     lineage: Mapping[SpanKey, tuple[SpanFacts, ...]],
     members: Sequence[SpanKey],
 ) -> tuple[str, str]:
-    """The strongest statement about the route among one call and its duplicates, the call's own first."""
+    """The strongest statement about the route among the views of one call, the best ranked view first."""
     found = [_route_of(spans[key], lineage[key]) for key in members]
     _, route, source = min(found, key=lambda each: each[0])
     if route:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..records import CallRecord
-from .facts import CLOCK_SLACK_NS, MAX_ANCESTORS, RESPONSE_WINDOW_NS, WEAK, SpanFacts, SpanKey
+from .facts import CLOCK_SLACK_NS, MAX_ANCESTORS, MAX_CROWD, RESPONSE_WINDOW_NS, WEAK, SpanFacts, SpanKey
 from .models import same_family
 
 
@@ -25,10 +25,6 @@ class Twins:
     def join(self, a: SpanKey, b: SpanKey) -> None:
         low, high = sorted((self.root(a), self.root(b)))
         self._parent[high] = low
-
-    def group(self, key: SpanKey) -> list[SpanKey]:
-        root = self.root(key)
-        return [other for other in self._parent if self.root(other) == root]
 
     def groups(self) -> list[list[SpanKey]]:
         by_root: dict[SpanKey, list[SpanKey]] = defaultdict(list)
@@ -143,8 +139,17 @@ def end_ns(call: CallRecord) -> int:
     return call.start_ns + (call.duration_ns or 0)
 
 
-def _overlap(a: CallRecord, b: CallRecord) -> bool:
-    return a.start_ns <= end_ns(b) + CLOCK_SLACK_NS and b.start_ns <= end_ns(a) + CLOCK_SLACK_NS
+def _overlapping(
+    calls: Mapping[SpanKey, CallRecord], keys: Iterable[SpanKey]
+) -> Iterator[tuple[SpanKey, SpanKey]]:
+    """The pairs whose times overlap (with slack), by start; in a crowd only the nearest."""
+    ordered = sorted(keys, key=lambda key: (calls[key].start_ns, key))
+    for index, a in enumerate(ordered):
+        limit = end_ns(calls[a]) + CLOCK_SLACK_NS
+        for b in ordered[index + 1 : index + 1 + MAX_CROWD]:
+            if calls[b].start_ns > limit:
+                break
+            yield a, b
 
 
 def same_response(
@@ -162,20 +167,21 @@ def same_response(
     for keys in by_id.values():
         if len(keys) < 2:
             continue
-        pairs = [
-            (a, b)
-            for index, a in enumerate(keys)
-            for b in keys[index + 1 :]
-            if spans[a].scope != spans[b].scope
-            and _same_sender(calls[a], calls[b])
-            and abs(calls[a].start_ns - calls[b].start_ns) <= RESPONSE_WINDOW_NS
-        ]
-        scopes = [spans[key].scope for key in keys]
-        if len(set(scopes)) == len(scopes):
-            for a, b in pairs:
-                twins.join(a, b)
+        scopes = {spans[key].scope for key in keys}
+        if len(scopes) == len(keys) <= MAX_CROWD:
+            for index, a in enumerate(keys):
+                for b in keys[index + 1 :]:
+                    if (
+                        _same_sender(calls[a], calls[b])
+                        and abs(calls[a].start_ns - calls[b].start_ns) <= RESPONSE_WINDOW_NS
+                    ):
+                        twins.join(a, b)
             continue
-        overlapping = [(a, b) for a, b in pairs if _overlap(calls[a], calls[b])]
+        overlapping = [
+            (a, b)
+            for a, b in _overlapping(calls, keys)
+            if spans[a].scope != spans[b].scope and _same_sender(calls[a], calls[b])
+        ]
         partners: dict[tuple[SpanKey, str], int] = defaultdict(int)
         for a, b in overlapping:
             partners[a, spans[b].scope] += 1
@@ -188,7 +194,7 @@ def same_response(
 def same_time(
     spans: Mapping[SpanKey, SpanFacts],
     calls: Mapping[SpanKey, CallRecord],
-    lineage: Mapping[SpanKey, tuple[SpanFacts, ...]],
+    above: Mapping[SpanKey, frozenset[SpanKey]],
     twins: Twins,
 ) -> frozenset[SpanKey]:
     """Last resort, for calls without an id: join a pair that fits in time when each is the other's best fit.
@@ -196,30 +202,25 @@ def same_time(
     Gives the calls that fit several equally and are therefore left apart.
     """
     fits: dict[SpanKey, list[tuple[int, SpanKey]]] = defaultdict(list)
-    keys = sorted(calls, key=lambda key: (calls[key].start_ns, key))
-    for index, a in enumerate(keys):
-        call = calls[a]
-        limit = end_ns(call) + CLOCK_SLACK_NS
-        for b in keys[index + 1 :]:
-            other = calls[b]
-            if other.start_ns > limit:
-                break
-            if (
-                not (call.response_id and other.response_id)
-                and spans[a].scope != spans[b].scope
-                and call.provider == other.provider
-                and call.operation == other.operation
-                and bool(call.error_type) == bool(other.error_type)
-                and _same_sender(call, other)
-                and twins.root(a) != twins.root(b)
-                and _same_model(call, other)
-                and _usage_agrees(call, other)
-                and not _related(spans, lineage, a, b)
-            ):
-                apart = _containment(call, other)
-                if apart is not None:
-                    fits[a].append((apart, b))
-                    fits[b].append((apart, a))
+    for a, b in _overlapping(calls, calls):
+        call, other = calls[a], calls[b]
+        if (
+            not (call.response_id and other.response_id)
+            and spans[a].scope != spans[b].scope
+            and call.provider == other.provider
+            and call.operation == other.operation
+            and bool(call.error_type) == bool(other.error_type)
+            and _same_sender(call, other)
+            and twins.root(a) != twins.root(b)
+            and _same_model(call, other)
+            and _usage_agrees(call, other)
+            and a not in above[b]
+            and b not in above[a]  # nested pairs were judged already
+        ):
+            apart = _containment(call, other)
+            if apart is not None:
+                fits[a].append((apart, b))
+                fits[b].append((apart, a))
     best: dict[SpanKey, SpanKey] = {}
     for key, options in fits.items():
         options.sort()
@@ -237,13 +238,3 @@ def _containment(a: CallRecord, b: CallRecord) -> int | None:
     a_holds_b = start_gap >= -CLOCK_SLACK_NS and end_gap >= -CLOCK_SLACK_NS
     b_holds_a = start_gap <= CLOCK_SLACK_NS and end_gap <= CLOCK_SLACK_NS
     return abs(start_gap) + abs(end_gap) if a_holds_b or b_holds_a else None
-
-
-def _related(
-    spans: Mapping[SpanKey, SpanFacts],
-    lineage: Mapping[SpanKey, tuple[SpanFacts, ...]],
-    a: SpanKey,
-    b: SpanKey,
-) -> bool:
-    """Whether one is the other's ancestor: such pairs were judged as nested already."""
-    return spans[a] in lineage[b] or spans[b] in lineage[a]
