@@ -165,6 +165,6 @@ class WatchCommit:
     states: Mapping[str, bytes]
     watermarks: Mapping[str, int]
     alerts: tuple[Alert, ...] = ()  # id 0 = new, else replaces the row of that id
-    recommendations: tuple[Recommendation, ...] = ()  # replace by (route, candidate_model)
+    recommendations: tuple[Recommendation, ...] = ()  # in place of all proposals of their routes
     experiments: tuple[Experiment, ...] = ()
     forget_states: tuple[str, ...] = ()

@@ -65,6 +65,7 @@ class Decisions:
                 " ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq",
                 commit.watermarks.items(),
             )
+            _drop_outdated(connection, commit.recommendations)
             for recommendation in commit.recommendations:
                 _put_recommendation(connection, recommendation)
             for experiment in commit.experiments:
@@ -253,6 +254,18 @@ def _alert(alert_id: int, body: str) -> Alert:
     for name in ("attribution", "samples_before", "samples_after"):
         fields[name] = tuple(fields[name])
     return Alert(**{**fields, "id": alert_id})
+
+
+def _drop_outdated(connection: sqlite3.Connection, judged: Sequence[Recommendation]) -> None:
+    """A route that was judged anew keeps no earlier proposal beside the new verdict; people's decisions stay."""
+    named = {(row.project, row.route, row.candidate_model) for row in judged}
+    for project, route in {(row.project, row.route) for row in judged}:
+        for row_id, candidate, body in connection.execute(
+            "SELECT id, candidate_model, body FROM recommendations WHERE project = ? AND route = ?",
+            (project, route),
+        ).fetchall():
+            if (project, route, candidate) not in named and _recommendation(row_id, body).state == "proposed":
+                connection.execute("DELETE FROM recommendations WHERE id = ?", (row_id,))
 
 
 def _put_recommendation(connection: sqlite3.Connection, recommendation: Recommendation) -> None:
