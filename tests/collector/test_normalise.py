@@ -405,6 +405,11 @@ def test_our_own_span_gives_back_what_the_sdk_said() -> None:
     assert (found.cost_nusd, found.cost_source, found.usage_source) == (181_800, "caller", "estimated")
 
 
+def test_an_answer_from_a_local_cache_costs_nothing() -> None:  # R07
+    found = call({**CHAT, semconv.TIERLIGHT_SPAN_ROLE: "call", semconv.TIERLIGHT_CACHE_HIT: True})
+    assert (found.outcome, found.cost_nusd, found.cost_source) == ("cache_hit", 0, "cache")
+
+
 def test_scores_on_spans_are_read() -> None:
     found = read(
         {

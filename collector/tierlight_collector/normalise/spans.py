@@ -243,6 +243,8 @@ def _call(
     cost_nusd, cost_source, price_version, wire_cost, wire_source = None, "", "", None, ""
     if "cost" in values or "wire_cost" in values:
         cost_nusd, cost_source, price_version, wire_cost, wire_source = stated_cost(values, dialect, source)
+    if outcome == "cache_hit" or (dialect == "tierlight" and flag_of(get("cache_hit"))):
+        outcome, cost_nusd, cost_source, price_version = "cache_hit", 0, "cache", ""
 
     route, route_source = own_route(hints, resource.service_name[:MAX_TEXT])
     return _make_call(
