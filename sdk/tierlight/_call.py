@@ -14,6 +14,7 @@ from . import semconv as s
 from ._content import Frozen, Preparation
 from ._failure import error_class, http_status, machine_code
 from ._guard import guarded
+from ._join import join_attributes
 from ._record import KIND_INTERNAL, AttributeValue, FinishedCall
 from ._runtime import Runtime
 from ._usage import ResponseFacts
@@ -198,6 +199,15 @@ class Call:
             }
         )
 
+    @guarded("take a business key")
+    def join(self, **keys: str) -> None:
+        """Name the business keys of the answer (`ticket="T-17"`), so that an outcome of days later finds its call.
+
+        Only a hash of the value is sent, unless `configure(open_join_keys=...)` lists the key.
+        """
+        if self.is_recorded:
+            self.annotate(join_attributes(self.runtime, keys))
+
     @property
     def is_recorded(self) -> bool:
         """False for what `with route(...)` gives where nothing is recorded."""
@@ -335,25 +345,34 @@ class Call:
         """Let the calls around this one know its result, so that they do not record it a second time."""
         outer = self._outer
         while outer is not None:
-            outer._inner_last = last
-            outer._inner_call = self
-            if facts is not None:
-                outer._inner_facts = facts
+            if outer._is_open:
+                outer._inner_last = last
+                outer._inner_call = self
+                if facts is not None:
+                    outer._inner_facts = facts
             outer = outer._outer
 
     def _release(self) -> None:
+        """End without a span: the scores go on the span of the call inside that waited for them."""
+        self._deliver_held(self._scores)
+        # What is still read must be free to be collected: its end leads back to here.
+        self._inner_last = None
+
+    def _deliver_held(self, scores: dict[str, float] | None) -> None:
         held, self._held = self._held, None
         if held is not None:
             call, record = held
-            if self._scores:
-                record.attributes.update(self._scores)
+            if scores:
+                record.attributes.update(scores)
             call._deliver(record)
 
     def _hand_over(self, record: FinishedCall) -> None:
+        self._deliver_held(None)
+        self._inner_last = None
         outer = self._outer
         if outer is not None and outer.checks and outer._is_open:
             # The route around it will say how good the answer was: its scores go on this very span.
-            outer._release()
+            outer._deliver_held(None)
             outer._held = (self, record)
         else:
             self._deliver(record)
@@ -452,6 +471,15 @@ class IdleCall(Call):
         self._annotations = self._request = None
         self._is_open = []
         self._inner_calls = 0
+
+    @guarded("take a business key")
+    def join(self, **keys: str) -> None:
+        """Name the business keys of the answer (`ticket="T-17"`), so that an outcome of days later finds its call.
+
+        Only a hash of the value is sent, unless `configure(open_join_keys=...)` lists the key.
+        """
+        if self.is_recorded:
+            self.annotate(join_attributes(self.runtime, keys))
 
     @property
     def is_recorded(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from . import semconv as s
 from ._call import Attributes, Call, Request
 from ._content import Frozen
-from ._context import Standing, begin, enter, innermost, leave
+from ._context import Standing, Unsampled, begin, enter, innermost, leave
 from ._guard import attempt, guarded
 from ._messages import request_contents
 from ._result import end_with
@@ -238,8 +238,15 @@ def _sending(method: Callable[..., Any], sender: _Sender) -> Callable[..., Any]:
 def _managed(method: Callable[..., Any], sender: _Sender) -> Callable[..., Any]:
     @functools.wraps(method)
     def manage(*args: Any, **kwargs: Any) -> Any:
-        manager = method(*args, **kwargs)
-        return manager if active() is None else _Manager(manager, sender, kwargs)
+        if active() is None:
+            return method(*args, **kwargs)
+        # An asynchronous client makes its request's coroutine here already: it is the manager's, not a call.
+        entered = enter(Unsampled())
+        try:
+            manager = method(*args, **kwargs)
+        finally:
+            leave(entered)
+        return _Manager(manager, sender, kwargs)
 
     return manage
 
