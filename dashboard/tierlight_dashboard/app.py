@@ -14,46 +14,43 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from tierlight.pricing import PriceBook
 from tierlight_collector.api import api_router
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.guard import ASGIApp, Guard
 from tierlight_collector.stores.protocol import Store
 
-from .views import alerts, call, calls, experiments, overview, route, routes
+from .views import (
+    alerts,
+    call,
+    calls,
+    docs,
+    experiments,
+    live,
+    models,
+    overview,
+    report,
+    route,
+    routes,
+    search,
+    settingspage,
+    simulate,
+    welcome,
+)
 from .views.site import DashboardSettings, Site
 
 log = logging.getLogger("tierlight.dashboard")
 MAX_FORM_BYTES = 1 << 20
-ROUTERS = (
-    overview.router,
-    routes.router,
-    route.router,
-    calls.router,
-    call.router,
-    alerts.router,
-    experiments.router,
-)
-
-
-def create_app(
-    store: Store,
-    settings: DashboardSettings | None = None,
-    *,
-    book: PriceBook | None = None,
-    port: int = 4319,
-    names: tuple[str, ...] = (),
-    otlp_url: str = "http://127.0.0.1:4318",
-    accept_as_normal: Callable[[int, str, int], object] | None = None,
-) -> ASGIApp:
-    """The dashboard over `store`, ready for uvicorn; everything it answers has passed the guard.
-
-    `port` is the one that browsers see; `accept_as_normal` is the watch's, without it an alert can't be made the new
-    normal. The keywords are a short way to say what `settings` would.
-    """
-    settings = settings or DashboardSettings(
-        port=port, names=names, otlp_url=otlp_url, book=book, accept_as_normal=accept_as_normal
+ROUTERS = tuple(
+    page.router
+    for page in (
+        overview, routes, route, calls, call, alerts, experiments, simulate, models, live, welcome, settingspage, docs, search, report,
     )
+)  # fmt: skip
+
+
+def create_app(store: Store, settings: DashboardSettings | None = None) -> ASGIApp:
+    """The dashboard over `store`, ready for uvicorn; everything it answers has passed the guard."""
+    settings = settings or DashboardSettings()
     return Guard(
         create_inner(store, settings), port=settings.port, names=settings.names, cacheable_prefix="/static/"
     )

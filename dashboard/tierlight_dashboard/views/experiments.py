@@ -109,9 +109,14 @@ class ExperimentPage(Experiments):
     def policy(self) -> str:
         """What the app's configuration would say: text to copy, never applied from here."""
         e = self.e
+        name, route = json.dumps(e.id), json.dumps(e.route)
+        control, candidate = json.dumps(e.control), json.dumps(e.candidate)
+        if e.kind == "shadow":
+            return f"[shadow.{name}]\nroute = {route}\ntarget = {candidate}   # the name of your target for this model\nshare = {e.share:g}"
         return (
-            f"[[experiment]]\nid = {json.dumps(e.id)}\nroute = {json.dumps(e.route)}\nkind = {json.dumps(e.kind)}\n"
-            f"control = {json.dumps(e.control)}\ncandidate = {json.dumps(e.candidate)}\nshare = {e.share:g}"
+            f"[experiment.{name}]\nroute = {route}\n"
+            f"arms = {{ control = {control}, candidate = {candidate} }}   # the names of your targets for these models\n"
+            f'weights = {{ control = {1 - e.share:g}, candidate = {e.share:g} }}\nunit = "call"'
         )
 
     @cached_property

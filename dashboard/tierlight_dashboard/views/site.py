@@ -72,6 +72,8 @@ class DashboardSettings:
     cache_seconds: float = 1.0
     insecure: bool = False
     accept_as_normal: Callable[[int, str, int], object] | None = None  # the watch's: (alert id, who, now)
+    targets: tuple[str, ...] = ()  # names of the notification targets, for the settings page
+    send_test: Callable[[], object] | None = None  # tells all targets something harmless
     version: str = __version__
 
 
@@ -93,6 +95,10 @@ class Site:
         self._kept: dict[str, tuple[float, Any]] = {}
         self.static = static_files(HERE / "static")
         self.env = environment({name: f"/static/{f.hashed}" for name, f in self.static.items()})
+
+    def close(self) -> None:
+        """Let the panels' threads go."""
+        self.panels.shutdown(wait=False, cancel_futures=True)
 
     @property
     def now_ns(self) -> int:
@@ -143,11 +149,12 @@ class Site:
 
     # ---- one request --------------------------------------------------------------------------------------
 
-    def state(self, request: Request) -> State:
+    def state(self, request: Request, apart: Sequence[str] = ()) -> State:
+        """The state in the request's address; parameters in `apart` are the page's own to read."""
         first = min((r.first_ns for r in self.routes()), default=None)
         now = self.now_ns
         return urlstate.parse(
-            request.query_params.multi_items(),
+            [pair for pair in request.query_params.multi_items() if pair[0] not in apart],
             now_ns=now,
             default_range=urlstate.fitting_range(first, now),
             default_zone=self.preferences().zone,
@@ -211,8 +218,12 @@ class Site:
         blocks: Sequence[str] = (),
         status: int = 200,
         model: Mapping[str, Any] | None = None,
+        replace_url: bool | str = True,
     ) -> Response:
-        """The whole page, or the one block that htmx asked for."""
+        """The whole page, or the one block that htmx asked for.
+
+        A block comes with the canonical address of what it shows, or the given one; False leaves the browser's alone.
+        """
         session = self.session(request)
         prefs = self.preferences()
         context = {
@@ -237,9 +248,11 @@ class Site:
             body = render_block(self.env, template, block, context) + render_block(
                 self.env, "base.html", "partials", context
             )
-            headers["HX-Replace-Url"] = state.here(
-                request.url.path, page=state.values.get("page"), cursor=state.values.get("cursor")
-            )
+            if replace_url:
+                kept = {name: state.values.get(name) for name in ("page", "cursor")}
+                headers["HX-Replace-Url"] = (
+                    replace_url if isinstance(replace_url, str) else state.here(request.url.path, **kept)
+                )
         response = HTMLResponse(body, status, headers)
         self._remember(request, response, session)
         return response

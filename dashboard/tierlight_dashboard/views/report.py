@@ -1,0 +1,118 @@
+"""A route owner's weekly report: one HTML file that needs nothing else, for mail and archive."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import replace
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import Response
+from markupsafe import Markup
+
+from tierlight.pricing import PriceBook
+from tierlight_collector.records import HOUR_NS, TimeRange
+from tierlight_collector.stores.protocol import Store
+
+from ..analysis.verdict import compared, quality_of
+from . import fmt
+from .route import RoutePage
+from .routetable import route_rows
+from .site import HERE, DashboardSettings, Site, file_name
+from .urlstate import State, named_window, parse
+
+WEEK_NS = 7 * 24 * HOUR_NS
+
+
+def report(store: Store, route: str, now_ns: int, *, book: PriceBook | None = None) -> str:
+    """The last 7 days of one route against the 7 before, as one HTML document.
+
+    Raises:
+        LookupError: no call of this route is stored; the message names some that are.
+    """
+    site = Site(store, DashboardSettings(clock=lambda: now_ns, book=book, cache_seconds=0))
+    try:
+        return _report(site, route)
+    finally:
+        site.close()
+
+
+def _report(site: Site, route: str) -> str:
+    known = sorted(r.route for r in site.routes())
+    if route not in known:
+        raise LookupError(
+            f"no call of a route {route!r} is stored; there are {', '.join(known[:10]) or 'none at all'}"
+        )
+    state = _week(site, route)
+    page = RoutePage(site, state, site.formats(state), route)
+    start = state.window.start_ns
+    before = TimeRange(start - WEEK_NS, start)
+    earlier = route_rows(
+        site.store.rollups(before, ("route", "provider", "model", "tier"), state.where(route=(route,))),
+        page.prefs,
+        (),
+        (),
+    )
+    was = earlier[0] if earlier and site.reaches_back(state) else None
+    quality_then = (
+        None
+        if was is None
+        else quality_of(was.sums, page.row.quality.score if page.row and page.row.quality else "")
+    )
+    quality_now = page.row.quality if page.row is not None else None
+    drawn = [page.draw(name) for name in ("quality", "latency", "cost", "errors", "mix")]
+    alerts = [
+        a
+        for a in site.store.alerts(route=route)
+        if a.state != "resolved" or (a.resolved_ns or 0) >= start or a.opened_ns >= start
+    ]
+    context = {
+        "route": route,
+        "state": state,
+        "p": page,
+        "was": was,
+        "quality_change": compared(
+            quality_now.interval if quality_now else None, quality_then.interval if quality_then else None
+        ),
+        "change": fmt.change,
+        "drawn": [(d.title, _svg(d.chart.standalone(d.title, 720), i)) for i, d in enumerate(drawn)],
+        "alerts": alerts,
+        "f": site.formats(state),
+        "now_ns": site.now_ns,
+        "css": Markup((HERE / "static" / "report.css").read_text("utf-8")),  # ours; nothing of the user's
+        "version": site.settings.version,
+    }
+    return site.env.get_template("report.html").render(context)
+
+
+def _week(site: Site, route: str) -> State:
+    state = parse(
+        [("range", "7d"), ("route", route)], now_ns=site.now_ns, default_zone=site.preferences().zone
+    )
+    return replace(state, window=named_window("7d", site.now_ns, state.zone))
+
+
+def _svg(text: str, number: int) -> tuple[str, int]:
+    """A chart as a data address: an image cannot run anything, whatever a name in it says."""
+    return "data:image/svg+xml;base64," + b64encode(text.encode()).decode(), number
+
+
+def router(site: Site) -> APIRouter:
+    pages = APIRouter()
+
+    @pages.get("/report")
+    def weekly(request: Request) -> Response:
+        routes = site.state(request).filters.get("route", ())
+        if not routes:
+            raise HTTPException(404, "Name a route: /report?route=…")
+        try:
+            html = _report(site, routes[0])
+        except LookupError as error:
+            raise HTTPException(404, str(error)) from error
+        name = file_name(f"tierlight-{routes[0]}-{fmt.at(site.now_ns, site.state(request).zone):%Y-%m-%d}")
+        return Response(
+            html,
+            media_type="text/html; charset=utf-8",
+            headers={"Content-Disposition": f'attachment; filename="{name}.html"'},
+        )
+
+    return pages
