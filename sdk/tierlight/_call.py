@@ -105,6 +105,7 @@ class Call:
         "_inner_calls",
         "_inner_facts",
         "_inner_last",
+        "_is_foreign",
         "_is_open",
         "_observed",
         "_outer",
@@ -150,6 +151,7 @@ class Call:
         self._inner_last: object = None
         self._inner_facts: ResponseFacts | None = None
         self._inner_call: Call | None = None
+        self._is_foreign = False
         self.checks = spec.checks if request is None else ()
         self.asked: tuple[RouteSpec, tuple[Any, ...], dict[str, Any]] | None = None  # for a judge
         self._held: tuple[Call, FinishedCall] | None = None
@@ -208,6 +210,22 @@ class Call:
         if self.is_recorded:
             self.annotate(join_attributes(self.runtime, keys))
 
+    @guarded("say whose call it is")
+    def identify(self, *, user: str | None = None, conversation: str | None = None) -> None:
+        """Say whose call it is, and of which conversation it is a part.
+
+        Args:
+            user: sent as a hash unless `configure(open_join_keys=...)` lists "user".
+            conversation: the session's id, sent as it is.
+        """
+        if not self.is_recorded:
+            return
+        if user:
+            hashed = join_attributes(self.runtime, {"user": user})
+            self.annotate({s.USER_ID: next(iter(hashed.values()))})
+        if conversation:
+            self.annotate({s.GEN_AI_CONVERSATION_ID: conversation})
+
     @property
     def is_recorded(self) -> bool:
         """False for what `with route(...)` gives where nothing is recorded."""
@@ -224,9 +242,10 @@ class Call:
         said = self.spec.captures_content
         return self.runtime.content.captures if said is None else said
 
-    def count_inner(self) -> None:
-        """A call inside is recorded by somebody else."""
+    def leave_to_others(self) -> None:
+        """An instrumentation that is not ours records this call: it has no span of its own then."""
         self._inner_calls += 1
+        self._is_foreign = True
 
     def is_known_inside(self, result: object) -> bool:
         """Whether a call inside has this very result and records it."""
@@ -291,7 +310,7 @@ class Call:
         if not self._close():
             return
         own = facts or self._observed
-        is_inner = error is self._inner_last or http_status(error) is None
+        is_inner = self._is_foreign or error is self._inner_last or http_status(error) is None
         if self._inner_calls and self._request is None and is_inner:
             self._release()
             return
@@ -337,6 +356,7 @@ class Call:
         inner = self._inner_facts
         return (
             facts is None
+            or self._is_foreign
             or (result is not None and result is self._inner_last)
             or (inner is not None and (facts == inner or bool(inner.response_id == facts.response_id != "")))
         )
@@ -480,6 +500,22 @@ class IdleCall(Call):
         """
         if self.is_recorded:
             self.annotate(join_attributes(self.runtime, keys))
+
+    @guarded("say whose call it is")
+    def identify(self, *, user: str | None = None, conversation: str | None = None) -> None:
+        """Say whose call it is, and of which conversation it is a part.
+
+        Args:
+            user: sent as a hash unless `configure(open_join_keys=...)` lists "user".
+            conversation: the session's id, sent as it is.
+        """
+        if not self.is_recorded:
+            return
+        if user:
+            hashed = join_attributes(self.runtime, {"user": user})
+            self.annotate({s.USER_ID: next(iter(hashed.values()))})
+        if conversation:
+            self.annotate({s.GEN_AI_CONVERSATION_ID: conversation})
 
     @property
     def is_recorded(self) -> bool:

@@ -168,7 +168,7 @@ class RouteStamper(SpanProcessor):
         if call.request is not None:
             return
         if is_call_span(span):
-            call.count_inner()
+            call.leave_to_others()
         else:
             own = span.get_span_context()
             if own is not None:
@@ -180,7 +180,7 @@ class RouteStamper(SpanProcessor):
         own = span.get_span_context()
         call = self._open.pop(own.span_id, None) if own is not None else None
         if call is not None and is_call_span(span):
-            call.count_inner()
+            call.leave_to_others()
 
     def shutdown(self) -> None:
         """Nothing is kept."""
