@@ -186,10 +186,11 @@ class Guard:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     def _with_security_headers(self, path: str, send: Send) -> Send:
-        keeps_cache_control = bool(self._cacheable_prefix) and path.startswith(self._cacheable_prefix)
+        is_cacheable = bool(self._cacheable_prefix) and path.startswith(self._cacheable_prefix)
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
+                keeps_cache_control = is_cacheable and message["status"] < 400
                 headers = [
                     (name, value)
                     for name, value in message.get("headers", ())

@@ -286,9 +286,6 @@ class Ingest:
             self.counters.add("logs_not_stored", len(found) - len(scores))
         rejected = decoded.rejected + failed
         self._count(decoded, rejected)
-        for normalised in spans:
-            if normalised.scores:
-                scores.extend(normalised.scores)
         to_forward = b""
         if self._payload is not None and (spans or scores) and self._may_forward(hops):
             sent_on = self._payload(signal, raw, media_type)

@@ -6,7 +6,6 @@ None is "not there"; nothing here raises, however hostile the value.
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -55,7 +54,7 @@ def tokens_of(value: object) -> int | None:
 
 
 def number_of(value: object) -> float | None:
-    """A finite number, also from text."""
+    """A number that sums and squares stay finite with, also from text."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -68,7 +67,7 @@ def number_of(value: object) -> float | None:
     if isinstance(value, int):
         return float(value) if abs(value) < 2**63 else None
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if abs(value) < 2**63 else None  # nor NaN, which is less than nothing
     return None
 
 
