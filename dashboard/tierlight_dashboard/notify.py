@@ -26,10 +26,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from tierlight_collector.decisions import Alert, AlertMute, Severity
+from tierlight_collector.decisions import Alert, Severity
 from tierlight_collector.stores.protocol import Store
 
 from .analysis.drift import SEVERITY_ORDER
+from .analysis.standing import is_muted
 
 logger = logging.getLogger(__name__)
 
@@ -334,16 +335,6 @@ def payload(event: Event, alert: Alert, link: str) -> dict[str, Any]:
 
 
 # ---- who is told what -----------------------------------------------------------------------------------
-
-
-def is_muted(alert: Alert, mutes: Iterable[AlertMute], now_ns: int) -> bool:
-    """Whether a mute (for good) or snooze (until a time) covers the alert; "" stands for every route or signal."""
-    return any(
-        mute.route in ("", alert.route)
-        and mute.signal in ("", alert.signal)
-        and (mute.until_ns is None or now_ns < mute.until_ns)
-        for mute in mutes
-    )
 
 
 class Notifier:

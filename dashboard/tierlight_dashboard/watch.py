@@ -11,40 +11,37 @@ import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from tierlight.pricing import PriceBook
-from tierlight_collector.decisions import Alert, AuditEntry, Recommendation, WatchCommit
+from tierlight_collector.decisions import Alert, AuditEntry, Recommendation, Severity, WatchCommit
 from tierlight_collector.records import CallEvidence, CallRow, Cursor, Filters, ScoreEvidence
 from tierlight_collector.stores.protocol import Store
 
 from .advice import Advisor
-from .analysis.alerting import Context, belongs, describe, test_key
+from .analysis.alerting import belongs, describe, test_key
 from .analysis.attribution import LONGEST_WINDOW, Ringing
+from .analysis.causes import Context
 from .analysis.drift import lane_evidence, worse_of
-from .analysis.monitor import (
-    Detector,
-    Event,
-    Policy,
-    Rang,
-    Standing,
-    Stream,
-    StreamKey,
-    new_normal,
-    observe,
-    standings,
-    threshold,
-    units_by_level,
-)
+from .analysis.incidents import as_rang, incident_of, joined, stream_of, test_of
+from .analysis.learning import new_normal
+from .analysis.monitor import Event, Rang, observe
 from .analysis.prices import FrozenPrices, price_alert
 from .analysis.signals import Observation, observe_call, observe_score
+from .analysis.standing import (
+    RECOVERING_AT,
+    CheckResult,
+    Standing,
+    check_result,
+    standings,
+    units_by_level,
+)
 from .analysis.state import decode, encode, keys_of
+from .analysis.streams import Detector, Policy, Stream, StreamKey, threshold
 from .analysis.windows import DAY_NS
 
 BATCH = 5_000
 PAGE = 500
 SETTLING_CALLS = 200  # so long after a change its size, and the severity, is measured anew
-RECOVERING_AT = 30.0
 BUDGET_KEY = "budget"
 PRICES_KEY = "frozen prices"
 
@@ -110,7 +107,7 @@ class Watch:
                         return report
                     if len(calls) == BATCH:
                         scores = _of_calls_up_to(calls[-1].seq, scores)
-                    report = _joined(report, self._batch(calls, scores, now_ns))
+                    report = _both(report, self._batch(calls, scores, now_ns))
             except BaseException:
                 self._loaded = False  # nothing was stored: start again from what is
                 raise
@@ -133,7 +130,7 @@ class Watch:
             alert = self._store.alert(alert_id)
             if alert is None:
                 raise KeyError(f"expected the id of an alert, got {alert_id}")
-            key = _stream_of(alert)
+            key = stream_of(alert)
             done = replace(alert, state="resolved", resolved_ns=now_ns, note=f"new normal, {who}")
             states: dict[str, bytes] = {}
             forget: list[str] = []
@@ -144,7 +141,7 @@ class Watch:
                 states = encode(stream)[0]
             alerts = [done]
             for other in self._store.alerts(states=("open", "recovering"), limit=1000):
-                if other.id != alert.id and _stream_of(other) == key:
+                if other.id != alert.id and stream_of(other) == key:
                     alerts.append(replace(other, state="resolved", resolved_ns=now_ns, note=done.note))
             self._store.commit_watch(
                 WatchCommit(
@@ -276,9 +273,9 @@ class Watch:
         alert = describe(
             rang, stream, detector, self._history(stream, watermarks), self._context(stream, detector, ledger)
         )
-        incident = _incident(alert, ledger)
+        incident = incident_of(alert, ledger.open.values())
         if incident is not None:
-            ledger.put(_joins(incident, alert))
+            ledger.put(joined(incident, alert))
             if worse_of(incident.severity, alert.severity) != incident.severity:
                 ledger.worsened.append(incident.test_key)
             return
@@ -305,8 +302,8 @@ class Watch:
     ) -> None:
         """Measure open alerts anew while they are young; their severity may only rise."""
         for alert in list(ledger.open.values()):
-            stream = touched.get(_stream_of(alert))
-            detector = stream.detectors.get(_test_of(alert)) if stream else None
+            stream = touched.get(stream_of(alert))
+            detector = stream.detectors.get(test_of(alert)) if stream else None
             if (
                 stream is None
                 or detector is None
@@ -318,7 +315,7 @@ class Watch:
             fresh = replace(alert, state="recovering" if nearly else "open")
             if alert.calls_since_change < SETTLING_CALLS and alert.kind != "traffic":
                 again = describe(
-                    _as_rang(alert, stream, detector),
+                    as_rang(alert, stream, detector),
                     stream,
                     detector,
                     self._history(stream, watermarks),
@@ -344,7 +341,7 @@ class Watch:
         kind, model = detector.signal.kind, stream.pool or stream.model
         others = []
         for alert in ledger.open.values():
-            other = self._streams.get(_stream_of(alert))
+            other = self._streams.get(stream_of(alert))
             if alert.kind == kind and other is not None and alert.test_key != test_key(stream, detector):
                 others.append(
                     Ringing(alert.route, other.pool or other.model, alert.change_from_ns, alert.change_to_ns)
@@ -379,7 +376,7 @@ def tick(store: Store, now_ns: int, policy: Policy | None = None) -> TickReport:
     return Watch(store, policy=policy).tick(now_ns)
 
 
-def _of_calls_up_to(seq: int, scores: Sequence[ScoreEvidence]) -> Sequence[ScoreEvidence]:
+def _of_calls_up_to(seq: int, scores: list[ScoreEvidence]) -> list[ScoreEvidence]:
     """The scores before the first one of a call that is not yet read.
 
     Scores are fewer than calls: catching up, they would run days ahead of them, and an alarm would be dated and
@@ -389,7 +386,21 @@ def _of_calls_up_to(seq: int, scores: Sequence[ScoreEvidence]) -> Sequence[Score
     return scores[:ahead]
 
 
-def _joined(a: TickReport, b: TickReport) -> TickReport:
+def check(
+    store: Store, route: str, fail_on: Severity, now_ns: int, policy: Policy | None = None
+) -> CheckResult:
+    """Whether a route ("" = every route) has an open alert of `fail_on` or graver, for `tierlight check`."""
+    return check_result(
+        store.alerts(route=route or None, states=("open", "recovering"), limit=1000),
+        store.mutes(),
+        Watch(store, policy=policy).standings(now_ns),
+        route,
+        fail_on,
+        now_ns,
+    )
+
+
+def _both(a: TickReport, b: TickReport) -> TickReport:
     return TickReport(
         a.calls + b.calls,
         a.scores + b.scores,
@@ -397,52 +408,4 @@ def _joined(a: TickReport, b: TickReport) -> TickReport:
         a.worsened + b.worsened,
         a.resolved + b.resolved,
         b.recommendations or a.recommendations,
-    )
-
-
-def _stream_of(alert: Alert) -> StreamKey:
-    key, _, _ = alert.test_key.rpartition("] ")
-    return tuple(json.loads(key + "]")) if key else ()
-
-
-def _test_of(alert: Alert) -> str:
-    return alert.test_key.rpartition("] ")[2]
-
-
-def _incident(alert: Alert, ledger: _Ledger) -> Alert | None:
-    """An open alert of the same signal that this one belongs to: same route or same model, and the same time."""
-    for other in ledger.open.values():
-        same_place = other.route == alert.route if alert.route and other.route else other.model in alert.model
-        if (
-            other.signal == alert.signal
-            and (alert.scope != "route" or other.scope != "route")
-            and same_place
-            and other.change_from_ns <= alert.opened_ns
-            and alert.change_from_ns <= max(other.change_to_ns, other.opened_ns)
-        ):
-            return other
-    return None
-
-
-def _joins(incident: Alert, alert: Alert) -> Alert:
-    term: dict[str, Any] = {"kind": "joined", "scope": alert.scope, "text": alert.sentence}
-    cause = next((dict(t) for t in alert.attribution if t["kind"] == "cause"), None)
-    attribution = [*incident.attribution, term]
-    if alert.scope == "model" and cause is not None:
-        attribution = [cause, *(t for t in attribution if t["kind"] != "cause")]
-    return replace(
-        incident, severity=worse_of(incident.severity, alert.severity), attribution=tuple(attribution)
-    )
-
-
-def _as_rang(alert: Alert, stream: Stream, detector: Detector) -> Rang:
-    return Rang(
-        stream.key,
-        detector.key,
-        stream.ordinal,
-        alert.opened_ns,
-        alert.change_ns / 1e6,
-        alert.log_evidence,
-        alert.log_threshold,
-        False,
     )

@@ -9,10 +9,12 @@ from math import nan
 import numpy as np
 import pytest
 
-from tierlight_dashboard.analysis.monitor import Policy, Rang, Resolved, Stream, StreamKey, observe, standings
+from tierlight_dashboard.analysis.monitor import Rang, Resolved, observe
 from tierlight_dashboard.analysis.reference import Learning
 from tierlight_dashboard.analysis.signals import Observation
+from tierlight_dashboard.analysis.standing import standings
 from tierlight_dashboard.analysis.state import decode, encode
+from tierlight_dashboard.analysis.streams import Policy, Stream, StreamKey
 
 START = 1_800_000_000_000_000_000
 SECOND = 1_000_000_000

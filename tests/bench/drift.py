@@ -25,9 +25,10 @@ from scipy.stats import beta
 
 from tierlight_dashboard.analysis import drift, windows
 from tierlight_dashboard.analysis.drift import BETS, DROPS, Floats
-from tierlight_dashboard.analysis.monitor import Policy, Rang, Resolved, observe
+from tierlight_dashboard.analysis.monitor import Rang, Resolved, observe
 from tierlight_dashboard.analysis.reference import Learning
 from tierlight_dashboard.analysis.signals import Observation
+from tierlight_dashboard.analysis.streams import Policy
 
 A = 1e4
 HORIZON = 4000

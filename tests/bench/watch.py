@@ -27,10 +27,11 @@ from tierlight.pricing import PriceBook
 from tierlight_collector.decisions import WatchCommit
 from tierlight_collector.records import Batch, NormalisedSpan, ScoreRecord
 from tierlight_collector.stores import open_store
-from tierlight_dashboard.analysis.monitor import Policy, observe
+from tierlight_dashboard.analysis.monitor import observe
 from tierlight_dashboard.analysis.reference import Learning
 from tierlight_dashboard.analysis.signals import Observation
 from tierlight_dashboard.analysis.state import encode
+from tierlight_dashboard.analysis.streams import Policy
 from tierlight_dashboard.watch import Watch
 
 ROUTES, MODELS, LEARNED = 500, 6, 600

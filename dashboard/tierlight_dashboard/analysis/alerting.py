@@ -7,10 +7,9 @@ severity comes from the near end of the effect's interval, never from the amount
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from math import ceil, exp, floor, sqrt
-from typing import Any, Literal
+from dataclasses import replace
+from math import ceil, floor, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -20,22 +19,18 @@ from tierlight_collector.records import CallRecord, CallRow
 from .attribution import (
     LONGEST_WINDOW,
     ChangePoint,
-    CostPart,
-    Ringing,
-    Term,
     change_point,
     moved_facts,
-    quality_terms,
-    split_cost,
-    verdict,
 )
+from .causes import Context, budget_term, cause_of, terms_of
 from .drift import Floats, mean_interval, severity
-from .monitor import Detector, Rang, Stream
+from .monitor import Rang
+from .sentences import Effect, Unit, clock, sentence
 from .signals import ERROR_CLASSES, NO_ERROR, Signal
 from .state import stream_name
-from .wording import count, money, percent, points
+from .streams import Detector, Stream
+from .wording import count, percent
 
-Unit = Literal["share", "ms", "usd", "tokens"]
 UNITS: dict[str, Unit] = {
     "latency": "ms",
     "ttft": "ms",
@@ -45,29 +40,6 @@ UNITS: dict[str, Unit] = {
 }
 SAMPLES = 5
 LEAST_BEFORE = 20
-
-# What may have changed with a call, for "what else changed then".
-FACTS: dict[str, Callable[[CallRow], str]] = {
-    "response model": lambda row: row.call.response_model,
-    "prompt version": lambda row: row.call.prompt_version,
-    "provider": lambda row: row.call.provider,
-    "policy version": lambda row: row.call.policy_version,
-    "price table": lambda row: row.call.price_version,
-    "service": lambda row: row.call.service_name,
-    "environment": lambda row: row.call.env,
-    "segment": lambda row: row.call.segment,
-    "finish reason": lambda row: row.call.finish_reason,
-    "evaluator version": lambda row: ",".join(sorted({score.evaluator_version for score in row.scores})),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What else is open when an alert is written."""
-
-    others: tuple[Ringing, ...] = ()
-    model_test_rings: bool = False
-    steady_models_elsewhere: bool = False
 
 
 def test_key(stream: Stream, detector: Detector) -> str:
@@ -138,18 +110,6 @@ def _good(signal: Signal, y: Floats, median: float) -> Floats:
 # ---- the alert ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """Levels before and after in the signal's unit, with the interval of after minus before."""
-
-    before: float
-    after: float
-    low: float
-    high: float
-    near_end: float  # size that the interval allows at least, positive = worse; relative for tails
-    calls: int
-
-
 def describe(
     rang: Rang, stream: Stream, detector: Detector, history: Sequence[CallRow], context: Context
 ) -> Alert:
@@ -169,7 +129,7 @@ def describe(
     point = change_point(x)
     start = point.at if point else int(sum(row.call.start_ns / 1e6 < rang.change_ms for row in rows))
     effect = measure(signal, detector, y, start)
-    terms = _terms(signal, stream, rows, y, start, rang, detector, context, _span(rows, point, rang))
+    terms = terms_of(signal, stream, rows, y, start, rang, detector, context, _span(rows, point, rang))
     return _alert(rang, stream, detector, effect, rows, y, start, _span(rows, point, rang), terms)
 
 
@@ -264,7 +224,7 @@ def _alert(
         calls_since_change=effect.calls,
         log_evidence=rang.log_evidence,
         log_threshold=rang.log_threshold,
-        sentence=sentence(signal, stream, detector.scope, effect, unit, span[0], _cause(terms)),
+        sentence=sentence(signal, stream, detector.scope, effect, unit, span[0], cause_of(terms)),
         attribution=terms,
         samples_before=before,
         samples_after=after,
@@ -313,14 +273,14 @@ def _traffic(rang: Rang, stream: Stream, detector: Detector, rows: Sequence[Call
     what = f"{next(iter(facts))} {name}" if name else "the mix of segments"
     terms: tuple[Mapping[str, Any], ...] = (
         {"kind": "cause", "cause": "traffic", "text": "Traffic changed; quality is judged by segment."},
-        _budget_term(rang, stream),
+        budget_term(rang, stream),
     )
     span = (int(rang.change_ms * 1e6), int(rang.change_ms * 1e6), rang.time_ns)
     y = np.array([float(value_of(row) == name) for row in rows])
     alert = _alert(rang, stream, detector, effect, rows, y, start, span, terms)
     text = (
         f"Traffic changed on {stream.route}: {what} is {percent(effect.after)} of calls, was {percent(before)}"
-        f" ({count(n, 'call')} since {_clock(span[0])}). Quality is judged within each segment."
+        f" ({count(n, 'call')} since {clock(span[0])}). Quality is judged within each segment."
     )
     return replace(alert, sentence=text)
 
@@ -335,221 +295,3 @@ def _size_name(tokens: int | None, edges: Sequence[float]) -> str:
         if place < len(edges)
         else f"over {bounds[-1]} tokens"
     )
-
-
-# ---- attribution terms ----------------------------------------------------------------------------------
-
-
-def _terms(
-    signal: Signal,
-    stream: Stream,
-    rows: Sequence[CallRow],
-    y: Floats,
-    start: int,
-    rang: Rang,
-    detector: Detector,
-    context: Context,
-    span: tuple[int, int, int],
-) -> tuple[Mapping[str, Any], ...]:
-    old, new = rows[max(0, start - 1000) : start], rows[start:]
-    parts: list[tuple[str, Term]] = []
-    mix = total = 0.0
-    if signal.form in ("share", "score") and old and new:
-        values = y[max(0, start - 1000) :]
-        parts, mix, total = _quality_parts(old, new, values)
-    cause = verdict(
-        Ringing(stream.route, _model_name(stream, rows), span[1], span[2]),
-        context.others,
-        model_test_rings=context.model_test_rings or detector.scope == "model",
-        steady_models_elsewhere=context.steady_models_elsewhere,
-        mix=mix,
-        total=total,
-    )
-    moved = moved_facts(old, new, FACTS)
-    if cause == "prompt or traffic" and moved and moved[0].what == "response model":
-        cause = "provider changed the model"
-    terms: list[Mapping[str, Any]] = [{"kind": "cause", "cause": cause, "text": f"Looks like: {cause}."}]
-    for fact in moved[:3]:
-        terms.append(
-            {
-                "kind": "moved",
-                "what": fact.what,
-                "from": fact.lost,
-                "to": fact.gained,
-                "share": fact.moved,
-                "text": f"{fact.what} went from {fact.lost or 'none'} to {fact.gained or 'none'}"
-                f" on {percent(fact.moved)} of calls",
-            }
-        )
-    for by, term in parts[:3]:
-        interval = (
-            ""
-            if term.low is None or term.high is None
-            else f" ({points(term.low, '')} to {points(term.high)})"
-        )
-        terms.append(
-            {
-                "kind": "part",
-                "by": by,
-                "name": term.name,
-                "effect": term.effect,
-                "low": term.low,
-                "high": term.high,
-                "text": f"{term.name} by {by}: {points(term.effect)}{interval}",
-            }
-        )
-    if signal.kind == "cost":
-        for term in split_cost(cost_parts(old), cost_parts(new)):
-            terms.append(
-                {
-                    "kind": "cost",
-                    "name": term.name,
-                    "effect": term.effect,
-                    "text": f"{term.name}: {money(term.effect * 1e9)} a call",
-                }
-            )
-    terms.append(_budget_term(rang, stream))
-    return tuple(terms)
-
-
-def _quality_parts(
-    old: Sequence[CallRow], new: Sequence[CallRow], values: Floats
-) -> tuple[list[tuple[str, Term]], float, float]:
-    """The largest parts over segment and response model; the mix part and the whole change by segment."""
-    found: list[tuple[str, Term]] = []
-    mix = total = 0.0
-    for by in ("segment", "response model"):
-        name = FACTS[by]
-        before = [(name(row), float(v)) for row, v in zip(old, values, strict=False)]
-        after = [(name(row), float(v)) for row, v in zip(new, values[len(old) :], strict=True)]
-        terms = quality_terms(before, after)
-        if by == "segment":
-            mix, total = terms[0].effect, sum(term.effect for term in terms)
-        if len(terms) > 2:
-            found += [(by, term) for term in terms]
-    found.sort(key=lambda pair: -abs(pair[1].effect))
-    return found, mix, total
-
-
-def cost_parts(rows: Sequence[CallRow]) -> dict[str, CostPart]:
-    """Share, tokens and price in dollars of each model and token kind among priced calls."""
-    sums: dict[str, list[float]] = {}
-    models: dict[str, int] = {}
-    priced = 0
-    for row in rows:
-        call = row.call
-        if call.cost_nusd is None:
-            continue
-        priced += 1
-        models[call.model] = models.get(call.model, 0) + 1
-        cached, written = call.cached_input_tokens or 0, call.cache_write_input_tokens or 0
-        for kind, tokens, cost in (
-            ("input", (call.input_tokens or 0) - cached - written, call.cost_input_nusd),
-            ("cached", cached, call.cost_cached_nusd),
-            ("cache write", written, call.cost_cache_write_nusd),
-            ("output", call.output_tokens or 0, call.cost_output_nusd),
-        ):
-            if cost and tokens > 0:
-                entry = sums.setdefault(f"{call.model} {kind}", [0.0, 0.0, 0.0])
-                entry[0] += tokens
-                entry[1] += cost / 1e9
-                entry[2] = models[call.model]
-    return {
-        name: CostPart(
-            models[name.rpartition(" ")[0].removesuffix(" cache")] / priced, tokens / n, cost / tokens
-        )
-        for name, (tokens, cost, _) in sums.items()
-        if (n := models[name.rpartition(" ")[0].removesuffix(" cache")])
-    }
-
-
-def _model_name(stream: Stream, rows: Sequence[CallRow]) -> str:
-    if stream.pool:
-        return stream.pool
-    if stream.kind == "pool":
-        return stream.model
-    return f"{rows[-1].call.provider}/{rows[-1].call.request_model}" if rows else ""
-
-
-def _budget_term(rang: Rang, stream: Stream) -> Mapping[str, Any]:
-    months = exp(rang.log_threshold) / max(stream.calls_a_month, 1.0)
-    shown = f"{months:,.0f} months" if months >= 1.5 else "month"
-    return {
-        "kind": "budget",
-        "months": months,
-        "text": f"about 1 false alarm per {shown} for this test",
-    }
-
-
-def _cause(terms: Sequence[Mapping[str, Any]]) -> str:
-    return next((str(term["cause"]) for term in terms if term["kind"] == "cause"), "")
-
-
-# ---- the sentence ---------------------------------------------------------------------------------------
-
-_ADVICE = {
-    "provider changed the model": "Looks like the provider changed the model: compare a pinned version.",
-    "provider": "Several models of this provider moved together: look at the provider first.",
-    "traffic": "Mostly other traffic: look at the segments before the model.",
-    "prompt or traffic": "Looks like the prompt or the traffic of this route: hold tier moves until it is explained.",
-    "the judge moved": "The judge itself moved: check it before the model.",
-}
-
-
-def sentence(
-    signal: Signal, stream: Stream, scope: str, effect: Effect, unit: Unit, change_ns: int, cause: str
-) -> str:
-    """What, how much, how sure, what to do: the same words on page, in messages and in exports."""
-    subject = _subject(signal, stream, scope)
-    change = effect.after - effect.before
-    sure = (
-        f"(change {_signed(change, unit)}, 95 % {_signed(effect.low, unit)} to {_signed(effect.high, unit)},"
-        f" n = {effect.calls:,} since {_clock(change_ns)})"
-    )
-    return f"{subject} {_level(effect.after, unit)}, was {_level(effect.before, unit)} {sure}. {_ADVICE.get(cause, '')}".rstrip()
-
-
-def _subject(signal: Signal, stream: Stream, scope: str) -> str:
-    where = stream.route or stream.model
-    if scope.startswith("segment:"):
-        where += f", segment {scope.removeprefix('segment:') or 'without a name'}"
-    elif scope == "launch":
-        where += ", against its first weeks"
-    elif scope == "model":
-        where = f"{stream.model} on all routes"
-    elif stream.kind == "calls":
-        where += f" ({stream.model})"
-    name = {
-        "errors": "Error rate",
-        "escalation": "Escalation rate",
-        "failover": "Share of calls retried or failed over",
-        "latency": "Median latency",
-        "ttft": "Median time to first token",
-        "output_tokens": "Median output tokens",
-        "input_tokens": "Median input tokens",
-        "cost": "Median cost a call at frozen prices",
-    }.get(signal.name, "")
-    if signal.kind == "quality":
-        name = f"Quality ({signal.name.removeprefix('quality:')})"
-    elif signal.name.startswith("errors:"):
-        name = f"Rate of {signal.name.removeprefix('errors:').replace('_', ' ')} errors"
-    return f"{name} of {where}:"
-
-
-def _level(level: float, unit: Unit) -> str:
-    if unit == "share":
-        return percent(level)
-    if unit == "usd":
-        return money(level * 1e9)
-    return f"{level:,.0f} {'ms' if unit == 'ms' else 'tokens'}"
-
-
-def _signed(change: float, unit: Unit) -> str:
-    if unit == "share":
-        return points(change)
-    sign = "−" if change < 0 else "+"
-    return sign + _level(abs(change), unit)
-
-
-def _clock(at_ns: int) -> str:
-    return datetime.fromtimestamp(at_ns // 1_000_000_000, UTC).strftime("%-d %b %H:%M UTC")

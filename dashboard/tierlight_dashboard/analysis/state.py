@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from .drift import BETS
-from .monitor import CHUNK, Detector, Stream, StreamKey, signals_of
+from .learning import signals_of
 from .reference import FIRST_FIELD, from_json
 from .signals import (
     CALL_SIGNALS,
@@ -23,6 +23,7 @@ from .signals import (
     error_signal,
     quality_signal,
 )
+from .streams import CHUNK, Detector, Stream, StreamKey
 
 VERSION = 1
 _LANE_BYTES = 3 * BETS * 8
