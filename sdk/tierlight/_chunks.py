@@ -43,23 +43,29 @@ class _Reading:
 
 def _chat(f: Fields, reading: _Reading) -> None:
     facts = reading.begun()
-    facts.model = text(f.get("model")) or facts.model
-    facts.response_id = text(f.get("id")) or facts.response_id
-    facts.service_tier = text(f.get("service_tier")) or facts.service_tier
-    for choice in f.get("choices") or ():
+    get = f.get
+    facts.model = facts.model or text(get("model"))
+    facts.response_id = facts.response_id or text(get("id"))
+    tier = get("service_tier")
+    if tier is not None:
+        facts.service_tier = text(tier) or facts.service_tier
+    for choice in get("choices") or ():
         part = fields(choice)
-        index = count(part.get("index")) or 0
-        if "delta" not in part and "text" in part:
+        delta = part.get("delta")
+        if delta is not None:
+            said = fields(delta)
+            if said.get("refusal"):
+                facts.is_refusal = True
+            for call in said.get("tool_calls") or ():
+                facts.tool_calls = max(facts.tool_calls, 1 + (count(fields(call).get("index")) or 0))
+        elif "text" in part:
             facts.operation = "text_completion"
-        delta = fields(part.get("delta"))
-        if delta.get("refusal"):
-            facts.is_refusal = True
-        for call in delta.get("tool_calls") or ():
-            facts.tool_calls = max(facts.tool_calls, 1 + (count(fields(call).get("index")) or 0))
-        reason = text(part.get("finish_reason"))
+        reason = part.get("finish_reason")
         if reason:
-            reading.reasons[index] = reason
-    usage = f.get("usage") or fields(f.get("x_groq")).get("usage")
+            reading.reasons[count(part.get("index")) or 0] = text(reason)
+    usage = get("usage")
+    if usage is None and "x_groq" in f:
+        usage = fields(f["x_groq"]).get("usage")
     if usage is not None:
         read_openai_usage(usage, facts)
         reading.ended = True
@@ -136,10 +142,11 @@ def _read(chunk: object, reading: _Reading) -> None:
     f = fields(chunk)
     if not f:
         return
-    kind = text(f.get("type"))
     if "choices" in f:
         _chat(f, reading)
-    elif "chunk" in f:  # an event of OpenAI's stream helper, around the raw chunk
+        return
+    kind = text(f.get("type"))
+    if "chunk" in f:  # an event of OpenAI's stream helper, around the raw chunk
         _read(f["chunk"], reading)
     elif kind.startswith("response."):
         answer = f.get("response")

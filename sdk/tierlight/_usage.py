@@ -75,6 +75,10 @@ def _slots(base: type) -> Iterable[str]:
 
 def count(value: object) -> int | None:
     """A token count, None for what is no count: missing, negative, not finite, absurd."""
+    if value is None:
+        return None
+    if type(value) is int:
+        return value if 0 <= value <= MAX_TOKENS else None
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
