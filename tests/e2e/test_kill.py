@@ -59,7 +59,7 @@ def server(url: str, http_port: int, port: int) -> Iterator[subprocess.Popen[byt
 def request(batch: int, sender: int) -> tuple[bytes, list[str]]:
     """One OTLP/JSON request of calls and the ids of its spans."""
     start = time.time_ns()
-    ids = [f"{sender:02x}{batch:08x}{n:06x}" for n in range(SPANS)]
+    ids = [f"{sender + 1:02x}{batch:08x}{n:06x}" for n in range(SPANS)]  # an id of zeros is refused
     spans = [
         {
             "traceId": f"{span_id:0>32}",
