@@ -153,6 +153,7 @@ class ReaderPool:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._is_closed = False
         self._slots: queue.LifoQueue[sqlite3.Connection | None] = queue.LifoQueue()
         for _ in range(READERS):
             self._slots.put(None)
@@ -162,6 +163,8 @@ class ReaderPool:
         """A connection inside a read transaction, which ends with the block: an open one pins the WAL."""
         connection = self._slots.get()
         try:
+            if self._is_closed:
+                raise StoreError("the store is closed")
             if connection is None:
                 connection = connect_reader(self._path)
             connection.execute("BEGIN")
@@ -173,7 +176,10 @@ class ReaderPool:
             self._slots.put(connection)
 
     def close(self) -> None:
-        for _ in range(READERS):
-            connection = self._slots.get()
+        """Wait for the snapshots in use and close every connection. May be called again."""
+        self._is_closed = True
+        taken = [self._slots.get() for _ in range(READERS)]
+        for connection in taken:
             if connection is not None:
                 connection.close()
+            self._slots.put(None)

@@ -108,17 +108,16 @@ def _expire_blocks(table: str, horizon_ns: int, connection: sqlite3.Connection) 
         " UNION ALL SELECT seq FROM spans WHERE seq BETWEEN ?1 AND ?2 AND start_ns < ?3",
         (*row, horizon_ns),
     ).fetchall()
-    drop_items(connection, table, {seq for (seq,) in old}, oldest_ns=horizon_ns)
+    drop_items(connection, table, {seq for (seq,) in old})
+    connection.execute(
+        f"UPDATE {table} SET oldest_ns = ? WHERE first_seq = ? AND oldest_ns < ?",
+        (horizon_ns, row[0], horizon_ns),
+    )
     return 1
 
 
-def drop_items(
-    connection: sqlite3.Connection, table: str, seqs: Collection[int], *, oldest_ns: int | None = None
-) -> int:
-    """Write the blocks of these arrival numbers anew without them; gives how many items went.
-
-    `oldest_ns` becomes the bound of the rewritten blocks where everything older was dropped.
-    """
+def drop_items(connection: sqlite3.Connection, table: str, seqs: Collection[int]) -> int:
+    """Write the blocks of these arrival numbers anew without them; gives how many items went."""
     dropped = 0
     wanted = sorted(seqs)
     while wanted:
@@ -137,10 +136,10 @@ def drop_items(
         dropped += len(items) - len(kept)
         if not kept:
             connection.execute(f"DELETE FROM {table} WHERE first_seq = ?", (first,))
-        elif len(kept) < len(items) or oldest_ns is not None:
+        elif len(kept) < len(items):
             connection.execute(
-                f"UPDATE {table} SET spans = ?, body = ?, oldest_ns = max(oldest_ns, ?) WHERE first_seq = ?",
-                (len(kept), blocks.pack(kept), oldest_ns or 0, first),
+                f"UPDATE {table} SET spans = ?, body = ? WHERE first_seq = ?",
+                (len(kept), blocks.pack(kept), first),
             )
     return dropped
 

@@ -275,6 +275,9 @@ class Join(SQLModel, table=True):
 
 
 class _Cell(SQLModel):
+    # The key comes first: SQLite 3.40's integrity_check misreads tables without rowid that are laid out otherwise.
+    series_id: int = Field(primary_key=True)
+    bucket: int = Field(primary_key=True)  # start_ns / 3.6e12 in hours, that / 24 in days
     calls: int
     errors: int
     fallbacks: int
@@ -300,18 +303,17 @@ class _Cell(SQLModel):
 class RollupHour(_Cell, table=True):
     __tablename__ = "rollup_hour"
     __table_args__ = {"sqlite_with_rowid": False}
-    series_id: int = Field(primary_key=True)
-    bucket: int = Field(primary_key=True)  # start_ns / 3.6e12
 
 
 class RollupDay(_Cell, table=True):
     __tablename__ = "rollup_day"
     __table_args__ = {"sqlite_with_rowid": False}
-    series_id: int = Field(primary_key=True)
-    bucket: int = Field(primary_key=True)  # hour / 24
 
 
 class _ScoreCell(SQLModel):
+    series_id: int = Field(primary_key=True)
+    bucket: int = Field(primary_key=True)
+    signal_id: int = Field(primary_key=True)
     n: int
     sum: float
     sumsq: float
@@ -320,17 +322,11 @@ class _ScoreCell(SQLModel):
 class RollupScoreHour(_ScoreCell, table=True):
     __tablename__ = "rollup_score_hour"
     __table_args__ = {"sqlite_with_rowid": False}
-    series_id: int = Field(primary_key=True)
-    bucket: int = Field(primary_key=True)
-    signal_id: int = Field(primary_key=True)
 
 
 class RollupScoreDay(_ScoreCell, table=True):
     __tablename__ = "rollup_score_day"
     __table_args__ = {"sqlite_with_rowid": False}
-    series_id: int = Field(primary_key=True)
-    bucket: int = Field(primary_key=True)
-    signal_id: int = Field(primary_key=True)
 
 
 class DirtyHour(SQLModel, table=True):

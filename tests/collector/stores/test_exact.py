@@ -20,7 +20,9 @@ from tierlight_collector.records import (
     Batch,
     Filters,
     NormalisedSpan,
+    Role,
     Rollup,
+    RouteHints,
     ScoreRecord,
     TimeRange,
 )
@@ -41,10 +43,11 @@ def spans(draw: st.DrawFn, number: int) -> NormalisedSpan:
     response = draw(st.sampled_from(("", "r1", "r2", "r3")))
     parent = draw(st.one_of(st.just(0), st.integers(1, number)))
     if draw(st.integers(0, 3)) == 0:
-        hints = build.RouteHints(
+        hints = RouteHints(
             declared=draw(st.sampled_from(("", "late-route"))), agent=draw(st.sampled_from(("", "helper")))
         )
-        role = draw(st.sampled_from(("route", "aggregate", "tool", "http")))
+        roles: tuple[Role, ...] = ("route", "aggregate", "tool", "http")
+        role = draw(st.sampled_from(roles))
         return build.span(trace, number, role=role, parent=parent, start_ns=start_ns, hints=hints)
     return build.call(
         trace,
