@@ -7,88 +7,26 @@ each, measured 2026-11); the sink writes the record to the wire by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from . import semconv as s
 from ._content import Frozen, Preparation
+from ._describe import describe
 from ._failure import error_class, http_status, machine_code
 from ._guard import guarded
 from ._join import join_attributes
 from ._record import KIND_INTERNAL, AttributeValue, FinishedCall
 from ._runtime import Runtime
+from ._spec import ROUTE_SPAN, Attributes, Request, RouteSpec
 from ._usage import ResponseFacts
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
-Attributes = dict[str, AttributeValue]
-
 _TRUNCATED: Final = frozenset(
     {"length", "max_tokens", "MAX_TOKENS", "incomplete", "model_length", "model_context_window_exceeded"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RouteSpec:
-    """What a route declares, prepared once: `base` holds the attributes that all its calls share."""
-
-    name: str
-    base: Attributes
-    provider: str = ""
-    model: str = ""
-    checks: tuple[tuple[str, Any], ...] = ()
-    judge: Any = None
-    judge_spec: RouteSpec | None = None
-    needs_facts: bool = False  # no span unless a response was seen: a judge need not be a model
-    captures_content: bool | None = None  # None: as configured
-
-
-def base_attributes(
-    route: str = "", tier: str | None = None, version: str | None = None, purpose: str = "production"
-) -> Attributes:
-    """The attributes of a route that do not change from call to call."""
-    base: Attributes = {s.TIERLIGHT_SCHEMA: s.SCHEMA_VERSION, s.TIERLIGHT_SPAN_ROLE: "call"}
-    if route:
-        base[s.TIERLIGHT_ROUTE] = route
-    if tier:
-        base[s.TIERLIGHT_TIER] = tier
-    if version:
-        base[s.TIERLIGHT_ROUTE_VERSION] = version
-    base[s.TIERLIGHT_ATTEMPT_INDEX] = 0
-    base[s.TIERLIGHT_ATTEMPT_REASON] = "first"
-    base[s.TIERLIGHT_ATTEMPT_FINAL] = True
-    base[s.TIERLIGHT_PURPOSE] = purpose
-    return base
-
-
-# What the span around several attempts says; everything else belongs to the attempts.
-_ROUTE_SPAN: Final = (
-    s.TIERLIGHT_SCHEMA,
-    s.TIERLIGHT_ROUTE,
-    s.TIERLIGHT_ROUTE_VERSION,
-    s.TIERLIGHT_TIER,
-    s.TIERLIGHT_PURPOSE,
-)
-
-UNROUTED: Final = RouteSpec(name="", base=base_attributes())
-
-
-@dataclass(slots=True)
-class Request:
-    """What is known of a request before it is sent; filled by `wrap` and by the router.
-
-    A request's span is current while it runs; what it attaches to is known, so it always has a span.
-    """
-
-    operation: str = "chat"
-    provider: str = ""
-    model: str = ""
-    attributes: Attributes = field(default_factory=dict)
-    contents: Mapping[str, Frozen] | None = None
-    is_helper: bool = False  # a method of the client that calls another hooked method itself
-    is_route: bool = False  # not a call but the span around several attempts at one: no usage, no cost
 
 
 class Call:
@@ -97,34 +35,26 @@ class Call:
     It ends by itself. Nothing here raises for a fault of ours.
     """
 
-    __slots__ = (
-        "_annotations",
-        "_first_perf",
-        "_held",
-        "_inner_call",
-        "_inner_calls",
-        "_inner_facts",
-        "_inner_last",
-        "_is_foreign",
-        "_is_open",
-        "_observed",
-        "_outer",
-        "_perf",
-        "_request",
-        "_scores",
-        "asked",
-        "checks",
-        "context",
-        "id",
-        "output",
-        "parent_span_id",
-        "runtime",
-        "span",
-        "span_id",
-        "spec",
-        "start_ns",
-        "trace_id",
-    )
+    # Defaults on the class, not in `__init__`: a plain call sets a third of them.
+    id: str = ""
+    trace_id: int = 0
+    span_id: int = 0
+    start_ns: int = 0
+    output: Frozen | None = None
+    context: Context | None = None  # what is current for OpenTelemetry while a request runs
+    span: Span | None = None  # of the application's own provider, where that was joined
+    asked: tuple[RouteSpec, tuple[Any, ...], dict[str, Any]] | None = None  # arguments, for a judge
+    checks: tuple[tuple[str, Any], ...] = ()
+    _annotations: Attributes | None = None
+    _scores: dict[str, float] | None = None
+    _observed: ResponseFacts | None = None
+    _first_perf: int | None = None
+    _inner_calls: int = 0
+    _inner_last: object = None
+    _inner_facts: ResponseFacts | None = None
+    _inner_call: Call | None = None
+    _is_foreign: bool = False
+    _held: tuple[Call, FinishedCall] | None = None
 
     def __init__(
         self,
@@ -136,29 +66,15 @@ class Call:
         request: Request | None,
     ) -> None:
         self.runtime = runtime
-        self.id: str
         self.spec = spec
         self._outer = outer
         self._request = request
         self.trace_id = trace_id
         self.parent_span_id = parent_span_id
         self.span_id = runtime.ids.span_id()
-        self._annotations: Attributes | None = None
-        self._scores: dict[str, float] | None = None
-        self._observed: ResponseFacts | None = None
-        self._first_perf: int | None = None
-        self._inner_calls = 0
-        self._inner_last: object = None
-        self._inner_facts: ResponseFacts | None = None
-        self._inner_call: Call | None = None
-        self._is_foreign = False
-        self.checks = spec.checks if request is None else ()
-        self.asked: tuple[RouteSpec, tuple[Any, ...], dict[str, Any]] | None = None  # for a judge
-        self._held: tuple[Call, FinishedCall] | None = None
+        if spec.checks and request is None:
+            self.checks = spec.checks
         self._is_open = [True]  # list.pop is atomic: only one of several ends gets through
-        self.output: Frozen | None = None
-        self.context: Context | None = None  # what is current for OpenTelemetry while a request runs
-        self.span: Span | None = None  # of the application's own provider, where that was joined
         self.start_ns = runtime.clock.time_ns()
         self._perf = runtime.clock.perf_ns()
         if outer is not None and request is not None and outer._lends_its_id():
@@ -420,7 +336,7 @@ class Call:
                 operation = facts.operation
             provider = provider or facts.provider
             model = model or facts.model
-            _describe(facts, attributes)
+            describe(facts, attributes)
         else:
             attributes[s.TIERLIGHT_USAGE_SOURCE] = "absent"
         attributes[s.GEN_AI_OPERATION_NAME] = operation
@@ -451,7 +367,7 @@ class Call:
 
     def _record_route(self, request: Request, outcome: str) -> FinishedCall:
         base = self.spec.base
-        attributes: Attributes = {name: base[name] for name in _ROUTE_SPAN if name in base}
+        attributes: Attributes = {name: base[name] for name in ROUTE_SPAN if name in base}
         attributes[s.TIERLIGHT_SPAN_ROLE] = "route"
         attributes[s.TIERLIGHT_CALL_ID] = self.id
         attributes[s.TIERLIGHT_OUTCOME] = outcome
@@ -481,96 +397,12 @@ class Call:
 class IdleCall(Call):
     """What a `with` block gets where nothing is recorded: before `configure()`, or sampled out."""
 
-    __slots__ = ()
-
     def __init__(self, spec: RouteSpec) -> None:
         self.spec = spec
-        self.id = ""
-        self.trace_id = self.span_id = 0
         self.parent_span_id = None
-        self._annotations = self._request = None
+        self._outer = self._request = None
         self._is_open = []
-        self._inner_calls = 0
-
-    @guarded("take a business key")
-    def join(self, **keys: str) -> None:
-        """Name the business keys of the answer (`ticket="T-17"`), so that an outcome of days later finds its call.
-
-        Only a hash of the value is sent, unless `configure(open_join_keys=...)` lists the key.
-        """
-        if self.is_recorded:
-            self.annotate(join_attributes(self.runtime, keys))
-
-    @guarded("say whose call it is")
-    def identify(self, *, user: str | None = None, conversation: str | None = None) -> None:
-        """Say whose call it is, and of which conversation it is a part.
-
-        Args:
-            user: sent as a hash unless `configure(open_join_keys=...)` lists "user".
-            conversation: the session's id, sent as it is.
-        """
-        if not self.is_recorded:
-            return
-        if user:
-            hashed = join_attributes(self.runtime, {"user": user})
-            self.annotate({s.USER_ID: next(iter(hashed.values()))})
-        if conversation:
-            self.annotate({s.GEN_AI_CONVERSATION_ID: conversation})
 
     @property
     def is_recorded(self) -> bool:
         return False
-
-
-_MODALITIES: Final = (
-    ("text_input_tokens", s.GEN_AI_USAGE_TEXT_INPUT_TOKENS),
-    ("image_input_tokens", s.GEN_AI_USAGE_IMAGE_INPUT_TOKENS),
-    ("audio_input_tokens", s.GEN_AI_USAGE_AUDIO_INPUT_TOKENS),
-    ("text_output_tokens", s.GEN_AI_USAGE_TEXT_OUTPUT_TOKENS),
-    ("image_output_tokens", s.GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS),
-    ("audio_output_tokens", s.GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS),
-)
-
-
-def _describe(facts: ResponseFacts, attributes: Attributes) -> None:
-    if facts.model:
-        attributes[s.GEN_AI_RESPONSE_MODEL] = facts.model
-    if facts.response_id:
-        attributes[s.GEN_AI_RESPONSE_ID] = facts.response_id
-    if facts.finish_reasons:
-        attributes[s.GEN_AI_RESPONSE_FINISH_REASONS] = facts.finish_reasons
-    if facts.input_tokens is not None:
-        attributes[s.GEN_AI_USAGE_INPUT_TOKENS] = facts.input_tokens
-    if facts.output_tokens is not None:
-        attributes[s.GEN_AI_USAGE_OUTPUT_TOKENS] = facts.output_tokens
-    if facts.cached_input_tokens is not None:
-        attributes[s.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS] = facts.cached_input_tokens
-    if facts.cache_write_input_tokens is not None:
-        attributes[s.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS] = facts.cache_write_input_tokens
-    if facts.cache_write_1h_input_tokens is not None:
-        attributes[s.ANTHROPIC_CACHE_WRITE_1H_INPUT_TOKENS] = facts.cache_write_1h_input_tokens
-    if facts.reasoning_tokens is not None:
-        attributes[s.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS] = facts.reasoning_tokens
-    for name, attribute in _MODALITIES:
-        tokens = getattr(facts, name)
-        if tokens is not None:
-            attributes[attribute] = tokens
-    if facts.service_tier:
-        name = (
-            s.ANTHROPIC_RESPONSE_SERVICE_TIER
-            if facts.provider == "anthropic"
-            else s.OPENAI_RESPONSE_SERVICE_TIER
-        )
-        attributes[name] = facts.service_tier
-    if facts.tool_calls:
-        attributes[s.TIERLIGHT_TOOL_CALLS] = facts.tool_calls
-    if facts.is_refusal:
-        attributes[s.TIERLIGHT_REFUSAL] = True
-    if facts.cost_usd is not None:
-        attributes[s.TIERLIGHT_COST_AMOUNT] = facts.cost_usd
-        attributes[s.TIERLIGHT_COST_CURRENCY] = "USD"
-        attributes[s.TIERLIGHT_COST_SOURCE] = "provider"
-    if not facts.has_usage:
-        attributes[s.TIERLIGHT_USAGE_SOURCE] = "absent"
-    else:
-        attributes[s.TIERLIGHT_USAGE_SOURCE] = "estimated" if facts.is_partial else "provider"

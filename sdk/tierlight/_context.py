@@ -15,9 +15,10 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from ._call import UNROUTED, Call, Request, RouteSpec
+from ._call import Call
 from ._guard import guarded
 from ._runtime import Runtime
+from ._spec import UNROUTED, Request, RouteSpec
 
 
 class Unsampled:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import semconv as s
-from ._call import Call, RouteSpec, base_attributes
+from ._call import Call
 from ._context import begin, enter, leave
 from ._guard import attempt, report
 from ._record import FinishedScore
 from ._runtime import Runtime
 from ._score import checked_name, checked_value
+from ._spec import RouteSpec, base_attributes
 from .errors import ConfigurationError
 
 MAX_WAITING = 256

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from . import semconv as s
-from ._call import Attributes, Call, Request
+from ._call import Call
 from ._content import Frozen
 from ._context import Standing, Unsampled, begin, enter, innermost, leave
 from ._guard import attempt, guarded
 from ._messages import request_contents
 from ._result import end_with
 from ._runtime import Runtime, active
+from ._spec import Attributes, Request
 from ._stream import Passing
 from .errors import ConfigurationError
 
