@@ -141,7 +141,7 @@ def route_facts(store: Store, book: PriceBook, settings: Preferences, now_ns: in
                 uses=models,
                 score=score.score if score else None,
                 open_quality_alert=alert is not None,
-                alert_cause="provider" if alert is not None and _blames_provider(alert) else "",
+                alert_cause=_cause(alert) if alert is not None else "",
                 down=_candidates(main, "down", book, now_ns),
                 up=_candidates(main, "up", book, now_ns),
             )
@@ -195,8 +195,9 @@ def _candidates(main: ModelUse, direction: Direction, book: PriceBook, now_ns: i
     return tuple(found)
 
 
-def _blames_provider(alert: Alert) -> bool:
-    return any(str(term.get("cause", "")).startswith("provider") for term in alert.attribution)
+def _cause(alert: Alert) -> str:
+    """What the alert's attribution points at, in a few words; "" when it settles nothing."""
+    return next((str(term["cause"]) for term in alert.attribution if term.get("kind") == "cause"), "")
 
 
 def _keep_decided(store: Store, verdicts: Sequence[Recommendation]) -> tuple[Recommendation, ...]:

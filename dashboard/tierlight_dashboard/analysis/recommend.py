@@ -73,7 +73,7 @@ class RouteFacts:
     uses: tuple[ModelUse, ...]
     score: str | None  # the evaluator that gates, None = no quality signal
     open_quality_alert: bool = False
-    alert_cause: Literal["", "prompt or traffic", "provider", "judge"] = ""
+    alert_cause: str = ""  # what the alert's attribution points at, "" = not settled
     down: tuple[Candidate, ...] = ()
     up: tuple[Candidate, ...] = ()
 
@@ -133,7 +133,7 @@ def _without_comparison(facts: RouteFacts, settings: AdviceSettings, now_ns: int
     standing = (
         f"{percent(quality.mean)} ({percent(quality.low)} to {percent(quality.high)}, n = {quality.n:,})"
     )
-    if facts.open_quality_alert and facts.alert_cause != "provider":
+    if facts.open_quality_alert and not facts.alert_cause.startswith("provider"):
         cause = facts.alert_cause or "cause not settled"
         return _verdict(
             facts,
