@@ -105,11 +105,11 @@ class Appender:
             self._settle(new)
             self._insert(new)
         scored = self.scorer.store(group, {(item.span.span.trace_id, item.span.span.span_id) for item in new})
-        self._forward(group, now_ns)
         appended = [
             Appended(accepted + scores, duplicates)
             for (accepted, duplicates), scores in zip(results, scored, strict=True)
         ]
+        self._forward(group, [each.accepted for each in appended], now_ns)
         self._count(
             next_seq=self._next_seq,
             spans=len(new),
@@ -360,7 +360,8 @@ class Appender:
     def _has_texts(self, item: _New) -> bool:
         return bool(item.span.contents) and item.span.span.start_ns >= self.horizons.contents_ns
 
-    def _forward(self, group: Sequence[Batch], now_ns: int) -> None:
+    def _forward(self, group: Sequence[Batch], accepted: Sequence[int], now_ns: int) -> None:
+        """Queue for forwarding what brought anything new: a request that was sent again has been queued before."""
         waiting = [
             (
                 batch.forward_signal,
@@ -369,8 +370,8 @@ class Appender:
                 len(batch.spans) or len(batch.scores),
                 now_ns,
             )
-            for batch in group
-            if batch.forward
+            for batch, new in zip(group, accepted, strict=True)
+            if batch.forward and new
         ]
         if waiting:
             self._connection.executemany(
