@@ -30,6 +30,7 @@ from tierlight_collector.errors import BadRequest, StoreBusy, StoreError, TooLar
 from tierlight_collector.ingest import Admission, Ingest, inflate
 from tierlight_collector.limits import MIB, IngestLimits
 from tierlight_collector.records import Appended, Batch
+from tierlight_collector.server import listen
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
 JSON = {"content-type": "application/json"}
@@ -268,6 +269,14 @@ def test_one_connection_serves_many_requests(running: Running) -> None:
     with httpx.Client(base_url=running.url) as client:
         answers = [client.post("/v1/traces", content=b"", headers=PROTOBUF) for _ in range(20)]
         assert {answer.status_code for answer in answers} == {200}
+
+
+def test_an_answer_never_waits_for_the_acknowledgement_of_its_header() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()[:2]):
+        listener.settimeout(5)
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def test_an_endless_chunked_body_is_cut_off(tmp_path: Path) -> None:
