@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
-from tierlight_collector.decisions import Alert, AlertMute, AuditEntry
+from tierlight_collector.decisions import Alert, AlertMute
 
 from . import fmt
 from .csvout import Cell, csv_response, json_response
@@ -164,7 +164,6 @@ def act(site: Site, form: FormData) -> str:
         site.settings.accept_as_normal(alert.id, WHO, now)
     else:
         raise HTTPException(422, "Expected one of ack, resolve, mute or normal and their opposites.")
-    store.record_audit(AuditEntry(now, WHO, f"alert {what}", str(alert.id), alert.signal))
     return what
 
 

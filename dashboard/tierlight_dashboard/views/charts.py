@@ -370,7 +370,8 @@ def scatter(
     for power in range(math.ceil(low), math.floor(high) + 1):
         x = percent_of((power - low) / (high - low))
         body += f'<line class="grid" x1="{x}" x2="{x}" y1="{_PAD_TOP}" y2="{height - _PAD_BOTTOM}"/>'
-        body += f'<text class="axis" x="{x}" y="{height - 5}" text-anchor="middle">{escape(show_x(10.0**power))}</text>'
+        anchor = "end" if (power - low) / (high - low) > 0.95 else "middle"
+        body += f'<text class="axis" x="{x}" y="{height - 5}" text-anchor="{anchor}">{escape(show_x(10.0**power))}</text>'
     most = max(p[3] for p in usable) or 1
     for name, cost, quality, weight, css in usable:
         at_x = (math.log10(cost) - low) / (high - low)

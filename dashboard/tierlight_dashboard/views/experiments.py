@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
-from tierlight_collector.decisions import AuditEntry, Experiment, Recommendation, RecommendationState
+from tierlight_collector.decisions import Experiment, Recommendation, RecommendationState
 from tierlight_collector.records import Rollup
 
 from ..analysis.verdict import Quality, quality_of
@@ -144,7 +144,6 @@ def start(site: Site, form: FormData) -> str:
         ident, r.route, "ab" if kind == "ab" else "shadow", r.current_model, r.candidate_model, SHARE[kind], "running", site.now_ns, None, WHO, r.id
     )  # fmt: skip
     site.store.save_experiment(experiment, WHO)
-    site.store.record_audit(AuditEntry(site.now_ns, WHO, "experiment start", ident, kind))
     return ident
 
 
@@ -159,7 +158,6 @@ def change(site: Site, form: FormData) -> str:
     else:
         raise HTTPException(422, f"An experiment that is {experiment.state} cannot be changed so.")
     site.store.save_experiment(changed, WHO)
-    site.store.record_audit(AuditEntry(site.now_ns, WHO, f"experiment {what}", experiment.id))
     return what
 
 
@@ -178,7 +176,6 @@ def decide(site: Site, form: FormData) -> str:
         r, state=after, dismissed_reason=reason if what == "dismiss" else "", updated_ns=site.now_ns
     )
     site.store.update_recommendation(changed, WHO)
-    site.store.record_audit(AuditEntry(site.now_ns, WHO, f"recommendation {what}", str(r.id), r.route))
     return what
 
 

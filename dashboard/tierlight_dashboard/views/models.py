@@ -170,8 +170,15 @@ def _number(value: Decimal | None) -> float | None:
 
 
 def dollars(value: Decimal | None) -> str:
-    """A price per million tokens as the provider writes it."""
-    return fmt.UNKNOWN if value is None else f"${value.normalize():f}"
+    """A price per million tokens, with all its digits and at least two decimals.
+
+    >>> dollars(Decimal("0.5")), dollars(Decimal("0.0025")), dollars(None)
+    ('$0.50', '$0.0025', '–')
+    """
+    if value is None:
+        return fmt.UNKNOWN
+    whole, _, part = f"{value.normalize():f}".partition(".")
+    return f"${whole}.{part:0<2}"
 
 
 def router(site: Site) -> APIRouter:

@@ -20,7 +20,6 @@ from tierlight_collector.decisions import AuditEntry
 from tierlight_collector.records import StoreHealth
 
 from ..analysis.preferences import share
-from . import fmt
 from .site import WHO, Panel, Site
 from .urlstate import State
 
@@ -70,7 +69,7 @@ def _date(text: str) -> str:
 def _zone(text: str) -> str:
     try:
         ZoneInfo(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         raise ValueError("expected a time zone such as Europe/Berlin or UTC") from None
     return text
 
@@ -216,9 +215,6 @@ def save(site: Site, section: Section, form: FormData) -> tuple[dict[str, str], 
         for key, value in accepted.items():
             if stored.get(key, "") != value:
                 site.store.set_setting(key, value, WHO)
-                site.store.record_audit(
-                    AuditEntry(site.now_ns, WHO, "setting", fmt.visible(key, 120), fmt.visible(value, 120))
-                )
     return sent, errors
 
 

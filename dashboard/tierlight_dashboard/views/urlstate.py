@@ -232,7 +232,7 @@ def parse(
     zone_name = values.get("tz", default_zone)
     try:
         zone: tzinfo = UTC if zone_name == "UTC" else ZoneInfo(zone_name)
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):  # an unknown key is a KeyError, a folder an OSError
         drop("tz", zone_name, "is not a known time zone; UTC is used")
         values.pop("tz", None)
         zone, zone_name = UTC, "UTC"
@@ -252,7 +252,9 @@ def _window(
         if start is not None and end is not None and start < end:
             if end - start > LONGEST_RANGE_DAYS * 24 * HOUR_NS:
                 notes.append(f"the range is longer than {LONGEST_RANGE_DAYS} days; it was cut at its start")
-                start = end - LONGEST_RANGE_DAYS * 24 * HOUR_NS
+                start = (
+                    end - LONGEST_RANGE_DAYS * 24 * HOUR_NS
+                ) // NANO * NANO + NANO  # whole seconds, as in the URL
                 values["from"] = at(start, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             values["range"] = "custom"
             return "custom", TimeRange(start, end)
