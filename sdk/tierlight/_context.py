@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from contextvars import ContextVar, Token
 from typing import Final
 
@@ -88,8 +87,10 @@ def enter(standing: Standing) -> Entered:
 def leave(entered: Entered) -> None:
     """Take back what `enter` set; harmless where the code has moved to another context meanwhile."""
     token, attached = entered
-    with contextlib.suppress(ValueError):
+    try:  # noqa: SIM105  `suppress` costs 0.4 us here, on every call
         _current.reset(token)
+    except ValueError:
+        pass
     if attached is not None:
         detach(attached)
 

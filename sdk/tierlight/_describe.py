@@ -38,10 +38,11 @@ def describe(facts: ResponseFacts, attributes: Attributes) -> None:
         attributes[s.ANTHROPIC_CACHE_WRITE_1H_INPUT_TOKENS] = facts.cache_write_1h_input_tokens
     if facts.reasoning_tokens is not None:
         attributes[s.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS] = facts.reasoning_tokens
-    for name, attribute in _MODALITIES:
-        tokens = getattr(facts, name)
-        if tokens is not None:
-            attributes[attribute] = tokens
+    if facts.has_parts:
+        for name, attribute in _MODALITIES:
+            tokens = getattr(facts, name)
+            if tokens is not None:
+                attributes[attribute] = tokens
     if facts.service_tier:
         name = (
             s.ANTHROPIC_RESPONSE_SERVICE_TIER

@@ -2,7 +2,8 @@
 
 One reader per shape (OpenAI chat and Responses, Anthropic, Gemini, Ollama, Cohere, Bedrock Converse,
 embeddings, rerank, transcription); clients, gateways and plain dicts that answer in one of these shapes are
-all understood. `_chunks` does the same for streams.
+all understood. `_chunks` does the same for streams. The readers stay in one file, long as it is: a shape is
+told from the others by what they all have, so they are read and changed together.
 """
 
 from __future__ import annotations
@@ -46,6 +47,18 @@ class ResponseFacts:
     is_partial: bool = False  # a cut stream: the numbers are what had arrived
 
     @property
+    def has_parts(self) -> bool:
+        """Whether tokens are known by what they stand for: text, images, sound."""
+        return (
+            self.text_input_tokens is not None
+            or self.audio_input_tokens is not None
+            or self.image_input_tokens is not None
+            or self.text_output_tokens is not None
+            or self.audio_output_tokens is not None
+            or self.image_output_tokens is not None
+        )
+
+    @property
     def has_usage(self) -> bool:
         """Whether any token count is known."""
         return self.input_tokens is not None or self.output_tokens is not None
@@ -60,6 +73,8 @@ def fields(value: object) -> Fields:
     """The named fields of a response object or dict, without copying; empty for anything else."""
     if isinstance(value, dict):
         return value
+    if value is None or type(value) is str:
+        return _NOTHING
     names = getattr(value, "__dict__", None)
     if names:
         return names  # type: ignore[no-any-return]
@@ -92,6 +107,8 @@ def text(value: object) -> str:
     """A short word; enums give their value, anything else than text gives ""."""
     if type(value) is str:
         return value
+    if value is None:
+        return ""
     value = getattr(value, "value", value)
     return value if isinstance(value, str) else ""
 
@@ -175,9 +192,12 @@ def read_openai_usage(usage: object, facts: ResponseFacts) -> None:
         part = fields(details).get
         facts.cached_input_tokens = count(part("cached_tokens"))
         facts.cache_write_input_tokens = count(part("cache_write_tokens"))
-        facts.text_input_tokens = count(part("text_tokens"))
-        facts.image_input_tokens = count(part("image_tokens"))
-        facts.audio_input_tokens = count(part("audio_tokens"))
+        if (tokens := part("text_tokens")) is not None:
+            facts.text_input_tokens = count(tokens)
+        if (tokens := part("image_tokens")) is not None:
+            facts.image_input_tokens = count(tokens)
+        if (tokens := part("audio_tokens")) is not None:
+            facts.audio_input_tokens = count(tokens)
     else:
         # DeepSeek's names for the same thing
         facts.cached_input_tokens = count(get("prompt_cache_hit_tokens"))
@@ -185,11 +205,16 @@ def read_openai_usage(usage: object, facts: ResponseFacts) -> None:
     if details is not None:
         part = fields(details).get
         facts.reasoning_tokens = count(part("reasoning_tokens"))
-        facts.text_output_tokens = count(part("text_tokens"))
-        facts.image_output_tokens = count(part("image_tokens"))
-        facts.audio_output_tokens = count(part("audio_tokens"))
-    cost = get("cost") if "cost" in block else (getattr(usage, "model_extra", None) or _NOTHING).get("cost")
-    if isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0:
+        if (tokens := part("text_tokens")) is not None:
+            facts.text_output_tokens = count(tokens)
+        if (tokens := part("image_tokens")) is not None:
+            facts.image_output_tokens = count(tokens)
+        if (tokens := part("audio_tokens")) is not None:
+            facts.audio_output_tokens = count(tokens)
+    cost = get("cost")
+    if cost is None and block is not usage:  # a client that does not know the field keeps it apart
+        cost = (getattr(usage, "__pydantic_extra__", None) or _NOTHING).get("cost")
+    if cost is not None and isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0:
         facts.cost_usd = float(cost)
     settle(facts, count(get("total_tokens")))
 
@@ -261,7 +286,7 @@ def read_gemini_usage(usage: object, facts: ResponseFacts) -> None:
 
 
 def _openai_chat(response: object, f: Fields) -> ResponseFacts:
-    facts = ResponseFacts(model=text(f.get("model")), response_id=text(f.get("id")))
+    facts = ResponseFacts("chat", "", text(f.get("model")), text(f.get("id")))
     reasons: list[str] = []
     for choice in f.get("choices") or ():
         part = fields(choice)
