@@ -26,8 +26,8 @@ from contextlib import contextmanager
 from typing import Any
 
 VARIANTS = ("bare", "stock", "ours", "sampled_out")
-SHAPES = ("plain", "stream", "async")
-CHUNKS = 100
+SHAPES = ("plain", "stream", "long_stream", "async")
+CHUNKS, LONG = 100, 500
 PAUSE_EVERY, PAUSE_S = 50, 0.03  # a queue that overflows would make a pipeline look cheap
 
 COMPLETION: dict[str, Any] = {
@@ -80,12 +80,16 @@ class Answers:
 
         word = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
         last = {"index": 0, "delta": {}, "finish_reason": "stop"}
-        chunks = [chunk(choices=[word]) for _ in range(CHUNKS - 2)]
-        chunks += [chunk(choices=[last]), chunk(choices=[], usage=COMPLETION["usage"])]
+        ends = [chunk(choices=[last]), chunk(choices=[], usage=COMPLETION["usage"])]
+        self.chunks = [*(chunk(choices=[word]) for _ in range(CHUNKS - 2)), *ends]
+        self.long_chunks = [*(chunk(choices=[word]) for _ in range(LONG - 2)), *ends]
+        self.is_long = False
         ready = completion()
 
         def post(*args: Any, stream: bool = False, **options: Any) -> Any:
-            return iter(chunks) if stream else ready
+            if not stream:
+                return ready
+            return iter(self.long_chunks if self.is_long else self.chunks)
 
         async def post_async(*args: Any, **options: Any) -> Any:
             return ready
@@ -232,13 +236,14 @@ def child(variant: str, endpoint: str, calls: int) -> None:
 
     found: dict[str, float] = {}
     for shape in SHAPES:
-        count = calls // 4 if shape == "stream" else calls
+        count = calls // 4 if "stream" in shape else calls
+        answers.is_long = shape == "long_stream"
 
         def run(count: int, shape: str = shape) -> None:
             if shape == "async":
                 asyncio.run(repeat_async(count))
             else:
-                repeat(plain if shape == "plain" else stream, count)
+                repeat(stream if "stream" in shape else plain, count)
 
         run(PAUSE_EVERY * 2)
         flush()
@@ -248,7 +253,8 @@ def child(variant: str, endpoint: str, calls: int) -> None:
         found[f"{shape}_thread"] = (time.thread_time() - own) / count * 1e6
         flush()
         found[shape] = (time.process_time() - whole) / count * 1e6
-    for shape, work in (("plain", plain), ("stream", stream)):
+    for shape, work in (("plain", plain), ("stream", stream), ("long_stream", stream)):
+        answers.is_long = shape == "long_stream"
         work()
         tracemalloc.start()
         work()
@@ -332,7 +338,7 @@ def measure(variant: str, endpoint: str, calls: int) -> dict[str, float]:
         ).stdout
     with urlopen(f"{endpoint}/count") as answer:
         arrived = int(answer.read())
-    expected = calls * 2 + calls // 4 + PAUSE_EVERY * 6 + 6 if variant in ("stock", "ours") else 0
+    expected = calls * 2 + calls // 4 * 2 + PAUSE_EVERY * 8 + 9 if variant in ("stock", "ours") else 0
     if arrived != expected:
         raise SystemExit(f"{variant}: {arrived} of {expected} spans arrived; the figures would not compare")
     return dict(json.loads(out))
@@ -382,10 +388,12 @@ def compare(calls: int, rounds: int) -> dict[str, float]:
         "ours_stream_us": added("ours", "stream"),
         "stock_async_us": added("stock", "async"),
         "ours_async_us": added("ours", "async"),
-        "ours_chunk_us": (added("ours", "stream_thread") - added("ours", "plain_thread")) / CHUNKS,
+        "ours_chunk_us": (added("ours", "long_stream_thread") - added("ours", "stream_thread"))
+        / (LONG - CHUNKS),
         "sampled_out_us": added("sampled_out", "plain"),
         "ours_peak_bytes": added("ours", "plain_peak"),
         "ours_stream_peak_bytes": added("ours", "stream_peak"),
+        "ours_long_stream_peak_bytes": added("ours", "long_stream_peak"),
         "import_s": import_seconds(),
     }
 
