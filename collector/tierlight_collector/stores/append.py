@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -120,6 +120,57 @@ class Appender:
         )
         return appended
 
+    def replace(self, items: Sequence[tuple[int, NormalisedSpan]], now_ns: int) -> int:
+        """Store spans that were read anew under their arrival numbers and settle their traces; gives how many differ.
+
+        A call keeps its scores; its costs are those of the new reading, so price it before.
+        """
+        self.dirty.now_ns = now_ns
+        changed = 0
+        touched: dict[int, list[NormalisedSpan]] = defaultdict(list)
+        for seq, span in items:
+            stored = self._stored_by_seq(seq)
+            if stored is None:
+                continue
+            touched[stored.project_id].append(span)
+            if self._differs(stored, span):
+                changed += 1
+                self._connection.execute("DELETE FROM calls WHERE seq = ?", (seq,))
+                self._connection.execute("DELETE FROM spans WHERE seq = ?", (seq,))
+                if stored.call is not None:
+                    self.dirty.mark(stored.call.start_ns // HOUR_NS)
+                self._insert_rows([_New(seq, stored.project_id, span, span.call)])
+        for project_id, spans in touched.items():
+            for span in spans:
+                if span.call is not None:
+                    self._scopes[span.call.service_name].add(span.call.scope)
+            self._settle_project(
+                project_id,
+                {span.span.trace_id for span in spans},
+                [span.call for span in spans if span.call is not None],
+                {},
+            )
+        return changed
+
+    def _stored_by_seq(self, seq: int) -> _Stored | None:
+        for table in ("calls", "spans"):
+            row = self._connection.execute(
+                f"SELECT project_id, trace_id FROM {table} WHERE seq = ?", (seq,)
+            ).fetchone()
+            if row is not None:
+                return next((each for each in self._spans_of(row[0], [row[1]]) if each.seq == seq), None)
+        return None
+
+    def _differs(self, stored: _Stored, span: NormalisedSpan) -> bool:
+        """Whether a new reading says something else than the stored one, which may be settled by now."""
+        facts = facts_of(span)
+        if facts.call is None or stored.facts.call is None:
+            return (facts.role, facts.hints) != (stored.facts.role, stored.facts.hints)
+        as_settled = replace(
+            facts.call, route=stored.facts.call.route, route_source=stored.facts.call.route_source
+        )
+        return facts.hints != stored.facts.hints or as_settled != stored.facts.call
+
     # ---- what is new ------------------------------------------------------------------------------------
 
     def _new_spans(self, group: Sequence[Batch]) -> tuple[list[_New], list[tuple[int, int]], int]:
@@ -175,17 +226,23 @@ class Appender:
                     continue
             related[project_id] += items
         for project_id, items in related.items():
-            self._settle_project(project_id, items, new)
+            self._settle_project(
+                project_id,
+                {item.span.span.trace_id for item in items},
+                [item.call for item in items if item.call is not None],
+                {
+                    (item.span.span.trace_id, item.span.span.span_id): item
+                    for item in new
+                    if item.project_id == project_id
+                },
+            )
 
-    def _settle_project(self, project_id: int, items: Sequence[_New], new: Sequence[_New]) -> None:
-        fresh = {
-            (item.span.span.trace_id, item.span.span.span_id): item
-            for item in new
-            if item.project_id == project_id
-        }
-        traces = {item.span.span.trace_id for item in items}
-        stored = self._related(project_id, traces, items)
-        traces |= {key[0] for key in stored}
+    def _settle_project(
+        self, project_id: int, traces: set[bytes], calls: Sequence[CallRecord], fresh: Mapping[SpanKey, _New]
+    ) -> None:
+        """Settle these traces with everything related; `fresh` are the spans that are not in the tables yet."""
+        stored = self._related(project_id, traces, calls)
+        traces = traces | {key[0] for key in stored}
         facts = [facts_of(item.span) for key, item in fresh.items() if key[0] in traces]
         facts += [each.facts for each in stored.values()]
         if not any(fact.call for fact in facts):
@@ -203,11 +260,12 @@ class Appender:
             else:
                 self._update(stored[key], verdict, superseded_by, taken)
 
-    def _related(self, project_id: int, traces: set[bytes], items: Sequence[_New]) -> dict[SpanKey, _Stored]:
+    def _related(
+        self, project_id: int, traces: set[bytes], calls: Sequence[CallRecord]
+    ) -> dict[SpanKey, _Stored]:
         """What the store holds of these traces, of calls that may be the same as these, and of their traces."""
         stored = {each.facts.key: each for each in self._spans_of(project_id, traces)}
         asked = set(traces)
-        calls = [item.call for item in items if item.call is not None]
         while calls:
             suspects = self._look_alikes(project_id, calls)
             further = {trace_id for trace_id, _ in suspects} - asked
@@ -262,7 +320,7 @@ class Appender:
         for chunk in _padded(traces):
             for row in connection.execute(
                 f"{callrows.SELECT} WHERE c.trace_id IN ({_MARKS}) AND c.project_id = ? LIMIT ?",
-                (*chunk, project_id, MAX_RELATED * _IN),
+                (*chunk, project_id, MAX_RELATED * len(set(chunk))),
             ):
                 call = callrows.call_of_row(connection, row, dictionary)
                 taken = row[callrows.TAKEN]
@@ -282,7 +340,7 @@ class Appender:
             for seq, trace_id, span_id, parent_span_id, role, hint_id in connection.execute(
                 "SELECT seq, trace_id, span_id, parent_span_id, role, hint_id FROM spans"
                 f" WHERE trace_id IN ({_MARKS}) AND project_id = ? LIMIT ?",
-                (*chunk, project_id, MAX_RELATED * _IN),
+                (*chunk, project_id, MAX_RELATED * len(set(chunk))),
             ):
                 hints = dictionary.hints(connection, hint_id)
                 facts = SpanFacts(trace_id, span_id, parent_span_id, role, "", hints)
@@ -307,7 +365,7 @@ class Appender:
 
     # ---- the rows ---------------------------------------------------------------------------------------
 
-    def _insert(self, new: Sequence[_New]) -> None:
+    def _insert_rows(self, new: Sequence[_New]) -> None:
         calls, spans = [], []
         interner, connection = self._interner, self._connection
         for item in new:
@@ -344,6 +402,10 @@ class Appender:
             connection.executemany(_INSERT_CALL, calls)
         if spans:
             connection.executemany(_INSERT_SPAN, spans)
+
+    def _insert(self, new: Sequence[_New]) -> None:
+        self._insert_rows(new)
+        connection = self._connection
         for chunk in _chunks(new, blocks.MAX_ITEMS):
             body = blocks.pack([blocks.span_item(item.seq, item.span.span) for item in chunk])
             connection.execute(_INSERT_SPAN_BLOCK, _block_row(chunk, body))

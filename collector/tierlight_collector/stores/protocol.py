@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,13 +24,16 @@ from ..records import (
     Batch,
     CallEvidence,
     CallPage,
+    CallRecord,
     CallRow,
     ContentRecord,
     CostChange,
     Cursor,
     Dim,
     Filters,
+    NormalisedSpan,
     PastCost,
+    Reread,
     Rollup,
     RouteInfo,
     ScoreEvidence,
@@ -130,6 +133,28 @@ class FactStore(CallSink, RollupSource, Protocol):
 
     def raw_spans(self, after: int, limit: int) -> list[tuple[int, SpanRecord]]:
         """Raw spans with arrival number > `after`, in arrival order, as far as they are kept."""
+
+    def replace_spans(self, items: Sequence[tuple[int, NormalisedSpan]]) -> int:
+        """Store spans of `raw_spans` that were read anew, in one transaction; gives how many differ from before.
+
+        Calls keep their arrival numbers and scores; routes and duplicates are settled anew, sums are right at once.
+        """
+
+    def renormalise(
+        self,
+        price: Callable[[CallRecord], CallRecord],
+        *,
+        after: int = ...,
+        limit: int = ...,
+        since_ns: int = ...,
+        routes: Sequence[str] = ...,
+    ) -> Reread:
+        """Read the next stored spans with arrival number > `after` by today's rules, in one transaction.
+
+        Calls that are read differently are written anew under their arrival numbers; routes and duplicates are
+        settled, sums are right at once. Costs stay, unless model, usage or stated cost are read differently: then
+        `price` prices the call again and the old cost is kept as history.
+        """
 
     def backup(self, target: Path) -> None: ...
 

@@ -66,12 +66,12 @@ class Scorer:
         return counts
 
     def _store(self, score: ScoreRecord) -> None:
-        address = _address(score)
+        address = address_of(score)
         targets = self._targets(score)
         for call_seq, start_ns in targets:
             self._put(call_seq, start_ns, score)
         if not targets or address.startswith("join:"):
-            self._hold(score, address)
+            self.hold(score, address)
 
     def _put(self, call_seq: int, start_ns: int, score: ScoreRecord) -> None:
         self._connection.execute(
@@ -90,7 +90,7 @@ class Scorer:
         )
         self._dirty.mark(start_ns // HOUR_NS)
 
-    def _hold(self, score: ScoreRecord, address: str) -> None:
+    def hold(self, score: ScoreRecord, address: str) -> None:
         fields = asdict(score)
         fields["trace_id"], fields["span_id"] = score.trace_id.hex(), score.span_id.hex()
         self._connection.execute(
@@ -119,7 +119,7 @@ class Scorer:
         elif score.response_id:
             where, values = _by_suffix("response_id"), (score.response_id,) * 2
         elif score.join_key:
-            return self._joined(_address(score), score.project)
+            return self._joined(address_of(score), score.project)
         else:
             return []
         rows = self._connection.execute(
@@ -220,7 +220,7 @@ def _by_suffix(column: str) -> str:
     return f"{column} IS NOT NULL AND substr({column}, -8) = substr(?, -8) AND +{column} = ?"
 
 
-def _address(score: ScoreRecord) -> str:
+def address_of(score: ScoreRecord) -> str:
     if score.call_id:
         return f"call:{score.call_id}"
     if score.span_id:

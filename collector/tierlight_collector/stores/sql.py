@@ -21,13 +21,16 @@ from ..records import (
     Batch,
     CallEvidence,
     CallPage,
+    CallRecord,
     CallRow,
     ContentRecord,
     CostChange,
     Cursor,
     Dim,
     Filters,
+    NormalisedSpan,
     PastCost,
+    Reread,
     Rollup,
     RouteInfo,
     ScoreEvidence,
@@ -36,7 +39,7 @@ from ..records import (
     StoreHealth,
     TimeRange,
 )
-from . import migrations, reading, repricing, sums
+from . import migrations, reading, renormalising, repricing, sums
 from .backup import back_up
 from .decisions import Decisions
 from .files import DirectoryLock, ReaderPool, connect_reader, connect_writer
@@ -326,6 +329,40 @@ class SqliteStore(Decisions, OutboxTables):
         """Raw spans with arrival number > `after`, in arrival order, as far as they are kept; for export."""
         with self._read() as connection:
             return reading.raw_spans(connection, after, limit)
+
+    def replace_spans(self, items: Sequence[tuple[int, NormalisedSpan]]) -> int:
+        """Store spans of `raw_spans` that were read anew, in one transaction; gives how many calls or roles differ."""
+        appender = self._writing().appender
+        return self._write(lambda _: appender.replace(items, self._clock()))
+
+    def renormalise(
+        self,
+        price: Callable[[CallRecord], CallRecord],
+        *,
+        after: int = 0,
+        limit: int = 500,
+        since_ns: int = 0,
+        routes: Sequence[str] = (),
+    ) -> Reread:
+        """Read the next stored spans with arrival number > `after` by today's rules, in one transaction."""
+        writer = self._writing()
+        step = partial(
+            renormalising.renormalise,
+            price=price,
+            after=after,
+            limit=limit,
+            since_ns=since_ns,
+            routes=routes,
+            now_ns=self._clock(),
+            floor_hour=writer.appender.dirty.floor_hour,
+        )
+
+        def job(_connection: sqlite3.Connection) -> Reread:
+            reread = writer.in_transaction(step)
+            writer.appender.forget()  # it has ids, marks and scopes to learn of
+            return reread
+
+        return writer.ask(job, in_transaction=False).result(APPEND_TIMEOUT_S)
 
     def health(self) -> StoreHealth:
         with self._read() as connection:
