@@ -21,6 +21,7 @@ from .advice import Advisor
 from .analysis.alerting import belongs, describe, test_key
 from .analysis.attribution import LONGEST_WINDOW, Ringing
 from .analysis.causes import Context
+from .analysis.coverage import RouteCoverage, is_expected, touched_routes
 from .analysis.drift import lane_evidence, worse_of
 from .analysis.incidents import as_rang, incident_of, joined, stream_of, test_of
 from .analysis.learning import new_normal
@@ -44,6 +45,7 @@ PAGE = 500
 SETTLING_CALLS = 200  # so long after a change its size, and the severity, is measured anew
 BUDGET_KEY = "budget"
 PRICES_KEY = "frozen prices"
+COVERAGE_PREFIX = "coverage "
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Watch:
         self._advisor: Advisor | None = None
         self._prices = FrozenPrices()
         self._budget_day: int | None = None
+        self._coverage: dict[str, RouteCoverage] = {}
 
     def tick(self, now_ns: int) -> TickReport:
         """Read everything that has arrived, judge it, store the outcome; gives what is new."""
@@ -163,6 +166,11 @@ class Watch:
         self._watermarks = dict(self._store.watermarks())
         self._advisor = Advisor(self._book, states) if self._book else None
         self._prices = FrozenPrices.decode(states.get(PRICES_KEY, b""))
+        self._coverage = {
+            key.removeprefix(COVERAGE_PREFIX): RouteCoverage.decode(state)
+            for key, state in states.items()
+            if key.startswith(COVERAGE_PREFIX)
+        }
         self._policy, self._budget_day = self._configured, None
         if BUDGET_KEY in states:
             budget = json.loads(states[BUDGET_KEY])
@@ -207,8 +215,12 @@ class Watch:
         ledger = _Ledger(
             {a.test_key: a for a in self._store.alerts(states=("open", "recovering"), limit=10_000)}
         )
+        coverage = {
+            route: self._coverage[route].copy() if route in self._coverage else RouteCoverage()
+            for route in sorted(touched_routes(calls, scores))
+        }
         touched, events = observe(
-            self._streams, self._observations(calls, scores, prices, ledger), self._policy
+            self._streams, self._observations(calls, scores, prices, coverage, ledger), self._policy
         )
         for event in events:
             stream = touched[event.stream]
@@ -224,6 +236,7 @@ class Watch:
             parts, gone = encode(stream)
             states |= parts
             forget += gone
+        states |= {COVERAGE_PREFIX + route: young.encode() for route, young in coverage.items()}
         if prices != self._prices:
             states[PRICES_KEY] = prices.encode()
         advice = self._advisor.advise(self._store, calls, scores, now_ns) if self._advisor else None
@@ -241,6 +254,7 @@ class Watch:
         )
         self._streams |= touched
         self._watermarks, self._prices = watermarks, prices
+        self._coverage |= coverage
         by_key = {alert.test_key: alert for alert in stored}
         return TickReport(
             len(calls),
@@ -253,18 +267,27 @@ class Watch:
 
     def _observations(
         self,
-        calls: Iterable[CallEvidence],
-        scores: Iterable[ScoreEvidence],
+        calls: Sequence[CallEvidence],
+        scores: Sequence[ScoreEvidence],
         prices: FrozenPrices,
+        coverage: Mapping[str, RouteCoverage],
         ledger: _Ledger,
     ) -> Iterable[Observation]:
+        lag_ns = int(self._policy.coverage_lag_hours * 3_600_000_000_000)
         for call in calls:
             changed = prices.see(call)
             if changed is not None:
                 ledger.extra.append(price_alert(changed, call))
             yield from observe_call(call, prices.cost(call))
+            if is_expected(call):
+                coverage[call.route].add_call(call, lag_ns)
         for score in scores:
             yield from observe_score(score)
+            if is_expected(score.call):
+                coverage[score.call.route].add_score(score, lag_ns)
+        if len(scores) < BATCH:  # else a call might be judged before its score is read
+            for route, young in coverage.items():
+                yield from young.mature(route)
 
     def _open(
         self, rang: Rang, stream: Stream, detector: Detector, ledger: _Ledger, watermarks: Mapping[str, int]

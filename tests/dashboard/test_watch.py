@@ -267,3 +267,28 @@ def test_recorded_model_updates_ring_in_time_and_not_before(
     alerts = [alert for alert in store.alerts() if alert.kind == "quality"]
     delays = sorted((alert.opened_ns - at(n)) // MINUTE for alert in alerts)
     assert 0 < delays[0] <= limit
+
+
+def test_scores_that_stay_away_are_missed_not_taken_for_bad(store: Store) -> None:
+    def hourly(i: int, *, is_scored: bool) -> NormalisedSpan:
+        span = scored(i, 1.0)
+        assert span.call is not None
+        start = EPOCH_NS + i * 15 * MINUTE
+        record = replace(span.call, start_ns=start)
+        scores = tuple(replace(score, time_ns=start + 60 * MINUTE) for score in span.scores if is_scored)
+        return replace(
+            span,
+            call=record,
+            span=replace(span.span, start_ns=start, end_ns=start + SECOND_NS),
+            scores=scores,
+        )
+
+    send(store, [hourly(i, is_scored=i % 10 > 0) for i in range(1, 1000)])
+    watch = Watch(store)
+    assert watch.tick(EPOCH_NS + 20 * DAY).opened == ()
+    send(store, [hourly(i, is_scored=i % 2 > 0) for i in range(1000, 1300)])
+    report = watch.tick(EPOCH_NS + 20 * DAY)
+    (alert,) = report.opened
+    assert (alert.kind, alert.severity, alert.route) == ("coverage", "ticket", "answer")
+    assert alert.sentence.startswith("Share of calls without a score of answer")
+    assert not [a for a in store.alerts() if a.kind == "quality"]

@@ -59,7 +59,7 @@ def belongs(stream: Stream, row: CallRow) -> bool:
         return f"{call.provider}/{model}" == stream.model
     if call.route != stream.route:
         return False
-    if stream.kind == "route":
+    if stream.kind in ("route", "coverage"):
         return call.attempt_final
     return (model, call.tier, call.prompt_version) == stream.key[2:5]
 
@@ -79,6 +79,8 @@ def value(signal: Signal, stream: Stream, row: CallRow) -> float | None:
     if signal.field == "error":
         failed = call.error_class not in NO_ERROR
         return float(call.error_class == ERROR_CLASSES[signal.only] if signal.only else failed)
+    if signal.field == "unscored":
+        return None if call.error_class else float(not row.scores)
     if signal.field == "escalated":
         return float(call.attempt_reason == "escalation")
     if signal.field == "diverted":

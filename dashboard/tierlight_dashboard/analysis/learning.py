@@ -10,6 +10,7 @@ from .drift import RECENT, Floats, amber_threshold
 from .reference import FIRST_FIELD, TIME, Learning, build, column, learned, segment_reference
 from .signals import (
     CALL_SIGNALS,
+    COVERAGE,
     ERROR_CLASSES,
     LAZY,
     ROUTE_SIGNALS,
@@ -31,6 +32,8 @@ def signals_of(stream: Stream) -> tuple[Signal, ...]:
         return CALL_SIGNALS
     if stream.kind == "route":
         return ROUTE_SIGNALS
+    if stream.kind == "coverage":
+        return (COVERAGE,)
     return (quality_signal(stream.key[5]),)
 
 

@@ -60,6 +60,7 @@ def _subject(signal: Signal, stream: Stream, scope: str) -> str:
     name = {
         "errors": "Error rate",
         "escalation": "Escalation rate",
+        "coverage": "Share of calls without a score",
         "failover": "Share of calls retried or failed over",
         "latency": "Median latency",
         "ttft": "Median time to first token",

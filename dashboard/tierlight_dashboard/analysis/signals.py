@@ -14,7 +14,7 @@ from .drift import Severity
 
 Form = Literal["share", "score", "tail", "mix"]
 Cells = Literal["none", "segment", "time", "output", "input"]
-StreamKind = Literal["calls", "route", "scores"]
+StreamKind = Literal["calls", "route", "scores", "coverage"]
 
 ERROR_CLASSES = (
     "",
@@ -37,6 +37,7 @@ FIELDS: dict[StreamKind, tuple[str, ...]] = {
     "calls": ("error", "latency", "ttft", "output_tokens", "input_tokens", "cost"),
     "route": ("escalated", "diverted", "input_tokens"),
     "scores": ("score", "input_tokens"),
+    "coverage": ("unscored",),
 }
 
 
@@ -109,7 +110,7 @@ INPUT_TOKENS_FALL = Signal(
 )
 COST = Signal("cost", "cost", "tail", "cost", "info", None, 0.25, cells="input")
 TRAFFIC = Signal("traffic", "traffic", "mix", "input_tokens", "info", None, None, cells="time")
-COVERAGE = Signal("coverage", "coverage", "share", "score", "ticket", None, ALWAYS, error_like=True)
+COVERAGE = Signal("coverage", "coverage", "share", "unscored", "ticket", None, ALWAYS, error_like=True)
 
 CALL_SIGNALS = (
     error_signal(),

@@ -20,9 +20,13 @@ CHUNK = 32  # rows of the sample stored as one part; only an unfinished chunk is
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the installation decided: reference sizes, accepted false alarms a month, and open units by level."""
+    """What the installation decided: reference sizes, how long a score may take, false alarms accepted a month.
+
+    `units` are those of all open tests by level; the watch counts them anew every day.
+    """
 
     learning: Learning = field(default_factory=Learning)
+    coverage_lag_hours: float = 24
     budget: Mapping[Severity, float] = field(default_factory=lambda: dict(BUDGET))
     units: Mapping[Severity, float] = field(
         default_factory=lambda: {"page": 8.0, "ticket": 8.0, "info": 20.0}
@@ -109,7 +113,7 @@ class Stream:
     clean_chunks: int = 0
 
     @property
-    def kind(self) -> Literal["calls", "route", "scores", "pool"]:
+    def kind(self) -> Literal["calls", "route", "scores", "coverage", "pool"]:
         return self.key[0]  # type: ignore[return-value]  # the first part of the key is the kind
 
     @property
