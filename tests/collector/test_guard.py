@@ -198,7 +198,7 @@ def test_every_answer_has_the_security_headers_and_no_cors(host: bytes) -> None:
     _, headers, _ = ask(headers=with_host(host))
     assert headers[b"content-security-policy"].startswith(b"default-src 'none'; script-src 'self'")
     assert headers[b"x-content-type-options"] == b"nosniff"
-    assert headers[b"referrer-policy"] == b"no-referrer"
+    assert headers[b"referrer-policy"] == b"same-origin"
     assert headers[b"cross-origin-opener-policy"] == b"same-origin"
     assert headers[b"cross-origin-resource-policy"] == b"same-origin"
     assert headers[b"cache-control"] == b"no-store"
