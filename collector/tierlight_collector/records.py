@@ -356,6 +356,22 @@ class PastCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Reread:
+    """What reading one chunk of stored spans again came to; `last_seq` is None when there was nothing left.
+
+    `changed` counts calls; `columns` says how many of them differ in which column, "role" where a span became a call
+    or the reverse, "superseded" where another call counts in its place. `gone` are spans that are no longer kept.
+    """
+
+    last_seq: int | None
+    spans: int = 0
+    calls: int = 0
+    changed: int = 0
+    gone: int = 0
+    columns: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """Where a page ended: the sort value and the arrival number of its last row."""
 

@@ -92,9 +92,7 @@ class _Settler(Appender):
 
     def with_relatives(self, traces: Collection[bytes]) -> set[tuple[bytes, int]]:
         """Which of the traces hold more than one span."""
-        counts = Counter(
-            (trace_id, project_id) for trace_id, _, project_id in self._stored_keys(set(traces))
-        )
+        counts = Counter((trace_id, project_id) for trace_id, _, project_id in self._stored_keys(set(traces)))
         return {key for key, n in counts.items() if n > 1}
 
     def has_twins(self, call: CallRecord) -> bool:
@@ -248,7 +246,9 @@ def renormalise(
         if is_changed or (trace_id, project_id) in related or (call and settler.has_twins(call)):
             traces[project_id].add(trace_id)
             # What was a twin by its old reading may be none by the new one: both look for relatives.
-            asking[project_id] += [each for each in {id(each): each for each in (call, kept.as_read)}.values() if each]
+            asking[project_id] += [
+                each for each in {id(each): each for each in (call, kept.as_read)}.values() if each
+            ]
     for project_id, touched in traces.items():
         settler.settle(project_id, touched, asking[project_id])
     changed, columns = settler.changes()
@@ -301,9 +301,7 @@ def _stored_calls(
         call = callrows.call_of_row(connection, row, dictionary)
         taken = tuple(row[callrows.TAKEN].split(",")) if row[callrows.TAKEN] else ()
         seq = row[callrows.SEQ]
-        found[seq] = _Kept(
-            seq, 0, 0, "call", call, original(call, taken), row[callrows.SUPERSEDED_BY], taken
-        )
+        found[seq] = _Kept(seq, 0, 0, "call", call, original(call, taken), row[callrows.SUPERSEDED_BY], taken)
     return found
 
 
@@ -322,9 +320,7 @@ def _counted(
 def _rows(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[Any]:
     if not seqs:
         return []
-    return connection.execute(
-        f"{callrows.SELECT} WHERE c.seq IN ({', '.join(map(str, seqs))})"
-    ).fetchall()
+    return connection.execute(f"{callrows.SELECT} WHERE c.seq IN ({', '.join(map(str, seqs))})").fetchall()
 
 
 def _traces_of(
