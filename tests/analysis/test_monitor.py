@@ -251,6 +251,62 @@ def test_learning_size_is_the_users() -> None:
     assert standing.state == "steady"
 
 
+def test_references_are_refreshed_weekly_and_the_first_one_is_kept() -> None:
+    xs = outcomes(9, (4200, 0.9))  # ten minutes apart: four weeks
+    streams, events = observe({}, scores(xs, gap_ns=10 * 60 * SECOND), Policy())
+    tests = streams[SCORES].detectors
+    assert events == []
+    assert set(tests) == {"quality:right", "quality:right@launch"}
+    first, newest = tests["quality:right@launch"].reference, tests["quality:right"].reference
+    assert first is not None
+    assert newest is not None
+    assert first.n == 1000
+    assert newest.n > first.n
+    assert tests["quality:right@launch"].units == 0.25
+    day = 24 * HOUR
+    assert newest.until_ns <= streams[SCORES].last_ns - day
+    assert newest.until_ns - streams[SCORES].first_ns <= 28 * day
+
+
+def test_calls_after_a_change_never_enter_the_reference() -> None:
+    streams, events = observe({}, scores(outcomes(3, (1000, 0.84), (300, 0.51))), Policy())
+    stream = streams[SCORES]
+    assert isinstance(events[0], Rang)
+    assert stream.is_frozen
+    assert stream.sample()[:, 0].max() < events[0].change_ms
+
+
+def test_a_route_of_one_prompt_version_is_another_epoch_than_the_next() -> None:
+    old = scores(outcomes(1, (800, 0.9)))
+    new = [
+        replace(o, stream=(*SCORES[:4], "v2", *SCORES[5:]))
+        for o in scores(outcomes(2, (200, 0.3)), first=801)
+    ]
+    streams, events = observe({}, old + new, Policy())
+    assert events == []
+    assert len([key for key in streams if key[0] == "scores"]) == 2
+
+
+def test_sampled_calls_count_by_what_they_stand_for() -> None:
+    # Every failure is kept and one good call in five: unweighted, the kept calls look half bad.
+    random = np.random.default_rng(8)
+
+    def kept(rate: float, n: int, first: int) -> list[Observation]:
+        found = []
+        for x in random.random(6 * n) < rate:
+            if not x or random.random() < 0.2:
+                found.append((float(x), 0.2 if x else 1.0))
+        return [
+            replace(o, keep_prob=keep)
+            for o, (_, keep) in zip(scores([x for x, _ in found[:n]], first=first), found[:n], strict=True)
+        ]
+
+    batch = kept(0.8, 1000, 1) + kept(0.8, 1000, 1001) + kept(0.4, 400, 2001)
+    alarms = rings(batch)
+    assert alarms[0].ordinal > 2000
+    assert alarms[0].ordinal < 2200
+
+
 def test_silence_is_said_and_resolves_nothing() -> None:
     streams, _ = observe({}, scores(outcomes(1, (1000, 0.84))), Policy())
     stream = streams[SCORES]
