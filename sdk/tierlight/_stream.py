@@ -7,7 +7,7 @@ list append and one generator step (0.06 us); only the first and last chunks are
 
 from __future__ import annotations
 
-import functools
+import atexit
 import inspect
 import weakref
 from collections import deque
@@ -27,20 +27,20 @@ from ._validate import run_checks
 
 P = ParamSpec("P")
 
-HEAD: Final = 6  # model, id, prompt tokens and the start of a refusal
-TAIL: Final = 8  # finish reason and totals, also where a helper adds events of its own
+HEAD: Final = 4  # model, id, prompt tokens and the start of a refusal
+TAIL: Final = 6  # finish reason and totals, also where a helper adds events of its own
 
 
 class Tap:
     """The ends of one stream, and its call."""
 
-    __slots__ = ("__weakref__", "_characters", "_finalizer", "_texts", "call", "head", "keep", "tail")
+    __slots__ = ("__weakref__", "_characters", "_texts", "_watch", "call", "head", "keep", "tail")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.head: list[object] = []
         self.tail: deque[object] = deque(maxlen=TAIL)
-        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._watch: _Watch | None = None
         self._texts: list[str] = []
         self._characters = 0
         self.keep: Callable[[object], None] = self._hear if call.wants_text else self.tail.append
@@ -81,8 +81,14 @@ class Tap:
         self.keep(chunk)
 
     def watch(self, stream: object) -> None:
-        """End the call when the stream object is collected, at the latest."""
-        self._finalizer = weakref.finalize(stream, self.abandon)
+        """End the call when the stream object is collected or the process ends, at the latest."""
+        if not _watched:
+            # At the first stream, so after the pipeline's own hook: it runs before that one.
+            atexit.unregister(_abandon_all)
+            atexit.register(_abandon_all)
+        watch = _Watch(stream, _collected)
+        watch.tap = self
+        self._watch = _watched[id(watch)] = watch
 
     def complete(self, result: object = None) -> None:
         """The stream was read to its end."""
@@ -106,9 +112,9 @@ class Tap:
         self.call.abandon(self._facts(False))
 
     def _let_go(self) -> None:
-        finalizer, self._finalizer = self._finalizer, None
-        if finalizer is not None:
-            finalizer.detach()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            _watched.pop(id(watch), None)
 
     @guarded("read the end of a stream")
     def _facts(self, is_complete: bool) -> ResponseFacts | None:
@@ -118,6 +124,27 @@ class Tap:
             return facts_from_chunks(head, is_complete)
         known = {id(chunk) for chunk in head}
         return facts_from_chunks([*head, *(one for one in tail if id(one) not in known)], is_complete)
+
+
+class _Watch(weakref.ref[Any]):
+    __slots__ = ("tap",)
+    tap: Tap
+
+
+# Streams under way, by the id of their watch: a stream itself need not have a hash.
+# Not `weakref.finalize`, which does the same for 3 us more a stream.
+_watched: dict[int, _Watch] = {}
+
+
+def _collected(watch: weakref.ref[Any]) -> None:
+    known = _watched.pop(id(watch), None)
+    if known is not None:
+        known.tap.abandon()
+
+
+def _abandon_all() -> None:
+    for watch in list(_watched.values()):
+        watch.tap.abandon()
 
 
 class WatchingTap(Tap):
@@ -183,32 +210,37 @@ async def tapped_async(source: AsyncIterator[Any], tap: Tap) -> AsyncGenerator[A
     tap.complete()
 
 
-def _hook_close(stream: Any, name: str, tap: Tap) -> None:
+_closes_async: dict[type, bool] = {}  # whether `close` of a kind of stream is a coroutine function
+
+
+def _hook_close(stream: Any, tap: Tap) -> None:
     """Let the stream's own `close` end the call. A weak reference: the hook must not keep the stream alive."""
-    own = getattr(type(stream), name, None)
+    kind = type(stream)
+    own = getattr(kind, "close", None)
     if own is None:
         return
+    is_async = _closes_async.get(kind)
+    if is_async is None:
+        is_async = _closes_async[kind] = inspect.iscoroutinefunction(own)
     reference = weakref.ref(stream)
-    if inspect.iscoroutinefunction(own):
+    if is_async:
 
-        @functools.wraps(own)
         async def close_async() -> Any:
             try:
                 return await own(reference())
             finally:
                 tap.abandon()
 
-        setattr(stream, name, close_async)
+        stream.close = close_async
     else:
 
-        @functools.wraps(own)
         def close() -> Any:
             try:
                 return own(reference())
             finally:
                 tap.abandon()
 
-        setattr(stream, name, close)
+        stream.close = close
 
 
 class Passing:
@@ -418,7 +450,7 @@ def follow(stream: Any, tap: Tap) -> Any:
     inner = getattr(stream, "__dict__", {}).get("_iterator")
     if inner is not None and (hasattr(inner, "__next__") or hasattr(inner, "__anext__")):
         stream._iterator = wrap(inner, tap)
-        _hook_close(stream, "close", tap)
+        _hook_close(stream, tap)
         tap.watch(stream)
         return stream
     followed = proxy(stream, tap)

@@ -130,3 +130,49 @@ def test_memory_does_not_grow_with_the_stream(calls: list[FinishedCall]) -> None
     peak(10)
     assert peak(5_000) < peak(50) + 5_000
     assert calls[-1].attributes[s.TIERLIGHT_STREAM_COMPLETED] is True
+
+
+class Unhashable:
+    """An iterator of chunks that equals its like, as a client library's may."""
+
+    def __init__(self) -> None:
+        self._iterator = iter([{"model": "m", "choices": []}])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unhashable)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+
+def test_streams_that_equal_each_other_are_followed_apart(calls: list[FinishedCall]) -> None:
+    ask = tierlight.route("r")(Unhashable)
+    first, second = ask(), ask()
+    next(first)
+    del first
+    assert [call.attributes[s.TIERLIGHT_OUTCOME] for call in calls] == ["cancelled"]
+    assert next(second)
+    with pytest.raises(StopIteration):
+        next(second)
+    assert [call.attributes[s.TIERLIGHT_OUTCOME] for call in calls] == ["cancelled", "ok"]
+
+
+def test_a_stream_still_open_at_the_end_of_the_process_is_recorded() -> None:
+    import subprocess
+    import sys
+
+    code = """
+import atexit
+import tierlight
+from tierlight.testing import capture_calls
+
+captured = capture_calls()
+calls = captured.__enter__()
+atexit.register(lambda: print([call.outcome for call in calls.calls]))
+stream = tierlight.route("r")(lambda: iter([{"model": "m", "choices": []}] * 3))()
+next(stream)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "['cancelled']\n"
