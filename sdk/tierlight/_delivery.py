@@ -180,3 +180,24 @@ class Delivery:
 def _without_credentials(address: str) -> str:
     scheme, mark, rest = address.partition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def send_spool(settings: ExportSettings) -> dict[str, int]:
+    """Send now what any process has left in `settings.spool_dir`, for a command; each file is taken by one sender.
+
+    Returns:
+        Spans and scores `delivered` and `lost` (refused, expired), and `failures`: 1 = the collector could not
+        be reached and the rest stays where it is.
+
+    Raises:
+        ConfigurationError: the endpoint is no URL.
+    """
+    lost: Counter[str] = Counter()
+    delivery = Delivery(settings, None, lambda reason, items: lost.update({reason: items}))
+    delivery.send_backlog(lambda: False)
+    delivery.close()
+    return {
+        "delivered": delivery.counts["recovered"],
+        "lost": sum(lost.values()),
+        "failures": delivery.counts["failures"],
+    }

@@ -95,7 +95,7 @@ def install_signal_flush(signals: tuple[int, ...] = (signal.SIGTERM,), timeout_s
 
     Without this, the default action of SIGTERM ends the process with up to a second of calls unsent. A
     handler that was there before is called afterwards; with the default action the process ends by the same
-    signal, so its parent sees what it would have seen. Call it from the main thread, after any other handler
+    signal, so its parent sees what it would have seen. Workers of uvicorn end that way. Call it from the main thread, after any other handler
     is installed.
 
     Args:

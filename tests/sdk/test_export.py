@@ -15,7 +15,7 @@ import pytest
 
 from e2e.doubles.fake_collector import FakeCollector, Mode, attributes, fake_collector
 from tierlight import semconv as s
-from tierlight._delivery import Circuit
+from tierlight._delivery import Circuit, send_spool
 from tierlight._encode import Signal
 from tierlight._export import Pipeline
 from tierlight._record import ExportSettings, FinishedCall, FinishedScore
@@ -527,6 +527,22 @@ def test_a_forked_child_starts_afresh_and_the_parent_keeps_its_queue(
     instances = {resource["service.instance.id"] for resource in collector.resources}
     assert len(instances) == 2
     assert "0b5d4c1e-4f7c-4f5e-8d56-0a4a4a4a4a4a" in instances
+
+
+def test_a_command_can_send_what_others_left(
+    pipeline: Pipelines, collector: FakeCollector, folder: Path
+) -> None:
+    collector.mode = "503"
+    sink = pipeline()
+    sink.offer(call())
+    sink.offer(FinishedScore(5, {}))
+    sink.shutdown()
+    settings = ExportSettings(endpoint=collector.url, spool_dir=str(folder))
+    assert send_spool(settings) == {"delivered": 0, "lost": 0, "failures": 1}
+    collector.mode = "ok"
+    assert send_spool(settings) == {"delivered": 2, "lost": 0, "failures": 0}
+    assert (len(collector.spans), len(collector.logs)) == (1, 1)
+    assert send_spool(settings) == {"delivered": 0, "lost": 0, "failures": 0}
 
 
 def test_the_circuit_backs_off_by_the_steps_of_its_table() -> None:
