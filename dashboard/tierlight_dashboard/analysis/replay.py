@@ -1,0 +1,447 @@
+"""What a routing would have cost and been worth on prompts that several models have answered.
+
+For a pair (weak, strong) the prompts are sorted by falling score of a router and the first m go to the strong model:
+
+    x_m = m/n    PGR_m = (Q_m - Q_0) / (Q_n - Q_0)    APGR = integral of PGR over x (random 0.5, can exceed 1)
+
+Everything is out of fold: no prompt is scored by a router that has seen its outcome.
+
+References:
+    RouteLLM (arXiv 2406.18665) for PGR, APGR, CPT; RouterBench (arXiv 2403.12031) for AIQ and the zero-router.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierlight.routing.complexity import complexity
+from tierlight.routing.learn import KNN_SHARE, RIDGE_SHARE, Ridge, expected_many, neighbours, priors
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+FOLDS: Final = 5
+RANDOM_RUNS: Final = 100
+RESAMPLES: Final = 1000
+GAP_KEPT: Final = 0.95
+MIN_EFFECTIVE: Final = 50.0
+SIMPLE_SHARE: Final = 0.8
+AIQ_STEPS: Final = 400
+LEARNED: Final = "learned"  # what the SDK's learned router computes: prior + 0.5 kNN + 0.5 ridge
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Prompts that every model answered: `quality` and `cost` are prompts x models, cost NaN where unknown.
+
+    `fold` names the fold in which a prompt is judged, -1 for prompts that only train.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    texts: tuple[str, ...]
+    segments: tuple[str, ...]
+    quality: Floats
+    cost: Floats
+    fold: Ints
+
+    @property
+    def n(self) -> int:
+        """Prompts that are judged."""
+        return int((self.fold >= 0).sum())
+
+
+def random_folds(n: int) -> Ints:
+    """Five folds that are the same in every run."""
+    return np.random.default_rng(0).integers(0, FOLDS, n)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Quality and cost as m = 0..n of the prompts go to the strong model; `pgr` is None with tiers upside down."""
+
+    quality: Floats
+    cost: Floats
+    pgr: Floats | None
+
+    @property
+    def apgr(self) -> float | None:
+        """The mean share of the quality gap that is recovered; random routing has 0.5."""
+        return None if self.pgr is None else float(np.trapezoid(self.pgr, dx=1 / (len(self.pgr) - 1)))
+
+    def cpt(self, share: float) -> float | None:
+        """The least share of strong calls that recovers this much of the gap, None if it never does."""
+        if self.pgr is None:
+            return None
+        reached = np.flatnonzero(self.pgr >= share - 1e-12)
+        return int(reached[0]) / (len(self.pgr) - 1) if len(reached) else None
+
+    @property
+    def saving(self) -> float | None:
+        """What is saved against always-strong at 95 % of the gap; can be negative."""
+        share = self.cpt(GAP_KEPT)
+        if share is None or not np.isfinite(self.cost).all() or not self.cost[-1]:
+            return None
+        return float(1 - self.cost[round(share * (len(self.cost) - 1))] / self.cost[-1])
+
+    @property
+    def cost_apgr(self) -> float | None:
+        """APGR over the share of the cost gap in place of the share of calls."""
+        span = self.cost[-1] - self.cost[0]
+        if self.pgr is None or not np.isfinite(self.cost).all() or not span:
+            return None
+        return float(np.trapezoid(self.pgr, (self.cost - self.cost[0]) / span))
+
+
+def curve(scores: Floats, quality: Floats, cost: Floats, seed: int = 0) -> Curve:
+    """The curve of a router by its scores; prompts with equal scores go in random order.
+
+    Args:
+        quality, cost: two columns, weak and strong.
+    """
+    order = _order(scores, seed)
+    return _curve_in(order, quality, cost)
+
+
+def _order(scores: Floats, seed: int) -> Ints:
+    shuffled = np.random.default_rng(seed).permutation(len(scores))
+    order: Ints = shuffled[np.argsort(-scores[shuffled], kind="stable")]
+    return order
+
+
+def _curve_in(order: Ints, quality: Floats, cost: Floats) -> Curve:
+    n = len(order)
+
+    def mix(values: Floats) -> Floats:
+        gains = (values[:, 1] - values[:, 0])[order]
+        mixed: Floats = np.concatenate([[0.0], np.cumsum(gains)]) / n + values[:, 0].mean()
+        return mixed
+
+    q = mix(quality)
+    gap = quality[:, 1].mean() - quality[:, 0].mean()
+    return Curve(q, mix(cost), (q - q[0]) / gap if n and gap > 1e-12 else None)
+
+
+# ---- routers to compare ---------------------------------------------------------------------------------
+
+
+def router_scores(outcomes: Outcomes, rows: NDArray[np.float32], weak: int, strong: int) -> dict[str, Floats]:
+    """Each router's score per prompt (high = send to the strong model), out of fold; NaN where a prompt only trains."""
+    gap = (outcomes.quality[:, strong] - outcomes.quality[:, weak])[:, None]
+    prior, knn, ridge = (np.full(len(gap), np.nan) for _ in range(3))
+    segments = np.asarray(outcomes.segments, dtype=object)
+    for fold in np.unique(outcomes.fold[outcomes.fold >= 0]):
+        test, train = outcomes.fold == fold, outcomes.fold != fold
+        weights = np.ones(int(train.sum()))
+        prior[test] = priors(segments[train], gap[train], weights, segments[test])[:, 0]
+        mean = gap[train].mean()
+        knn[test] = neighbours(rows[train], gap[train], weights, rows[test])[:, 0] - mean
+        ridge[test] = Ridge.fit(rows[train], gap[train]).expected(rows[test])[:, 0] - mean
+    return {
+        "prompt length": np.array([float(len(text)) for text in outcomes.texts]),
+        "complexity heuristic": np.array([complexity(text) for text in outcomes.texts]),
+        "task prior": prior,
+        "kNN": knn,
+        "prior + kNN": prior + KNN_SHARE * knn,
+        LEARNED: prior + KNN_SHARE * knn + RIDGE_SHARE * ridge,
+        "oracle": gap[:, 0],
+    }
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one router on one pair; None = undefined, never 0."""
+
+    router: str
+    apgr: float | None
+    apgr_low: float | None = None
+    apgr_high: float | None = None
+    cpt50: float | None = None
+    cpt80: float | None = None
+    saving: float | None = None
+    saving_low: float | None = None
+    saving_high: float | None = None
+    cost_apgr: float | None = None
+    max_pgr: float | None = None
+
+
+@dataclass(frozen=True)
+class PairReplay:
+    """A pair of models on one set: the plain choices, random, every router, and what it comes to."""
+
+    name: str
+    weak: str
+    strong: str
+    n: int
+    weak_quality: float
+    strong_quality: float
+    weak_cost: float | None
+    strong_cost: float | None
+    random_apgr: float | None
+    random_sd: float | None
+    rows: tuple[Row, ...]
+    curves: dict[str, Curve]
+    verdicts: tuple[str, ...]
+
+    def row(self, router: str) -> Row:
+        """The figures of one router."""
+        return next(one for one in self.rows if one.router == router)
+
+
+def replay_pair(
+    outcomes: Outcomes,
+    rows: NDArray[np.float32],
+    weak: str,
+    strong: str,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    margin: float = 0.02,
+    extra: dict[str, Floats] | None = None,
+) -> PairReplay:
+    """Compare routers on the judged prompts of a set.
+
+    Args:
+        rows: the prompts' vectors.
+        margin: loss of quality that a plain downgrade may have.
+        extra: scores of more routers, one per prompt of the set.
+    """
+    w, s = outcomes.models.index(weak), outcomes.models.index(strong)
+    judged = outcomes.fold >= 0
+    quality, cost = outcomes.quality[judged][:, [w, s]], outcomes.cost[judged][:, [w, s]]
+    scores = {**router_scores(outcomes, rows, w, s), **(extra or {})}
+    table, curves = [], {}
+    for name, values in scores.items():
+        made = curve(values[judged], quality, cost, seed)
+        curves[name] = made
+        table.append(_with_intervals(_row(name, made), values[judged], quality, cost, seed, resamples))
+    runs = [curve(np.zeros(len(quality)), quality, cost, 1000 + n).apgr for n in range(RANDOM_RUNS)]
+    known = [one for one in runs if one is not None]
+    replayed = PairReplay(
+        name=outcomes.name,
+        weak=weak,
+        strong=strong,
+        n=len(quality),
+        weak_quality=float(quality[:, 0].mean()),
+        strong_quality=float(quality[:, 1].mean()),
+        weak_cost=_finite(cost[:, 0].mean()),
+        strong_cost=_finite(cost[:, 1].mean()),
+        random_apgr=float(np.mean(known)) if known else None,
+        random_sd=float(np.std(known)) if known else None,
+        rows=tuple(table),
+        curves=curves,
+        verdicts=(),
+    )
+    return replace(replayed, verdicts=_verdicts(replayed, margin))
+
+
+def _row(name: str, made: Curve) -> Row:
+    return Row(
+        name,
+        made.apgr,
+        cpt50=made.cpt(0.5),
+        cpt80=made.cpt(0.8),
+        saving=made.saving,
+        cost_apgr=made.cost_apgr,
+        max_pgr=None if made.pgr is None else float(made.pgr.max()),
+    )
+
+
+def _with_intervals(
+    row: Row, scores: Floats, quality: Floats, cost: Floats, seed: int, resamples: int
+) -> Row:
+    if row.apgr is None or resamples < 2:
+        return row
+    rng = np.random.default_rng(seed)
+    apgr, saving = [], []
+    order = _order(scores, seed)
+    sorted_quality, sorted_cost = quality[order], cost[order]
+    for _ in range(resamples):
+        # Drawn places in rising order keep the router's own order of the prompts.
+        drawn = np.sort(rng.integers(0, len(order), len(order)))
+        made = _curve_in(np.arange(len(order)), sorted_quality[drawn], sorted_cost[drawn])
+        if made.apgr is not None:
+            apgr.append(made.apgr)
+        if made.saving is not None:
+            saving.append(made.saving)
+    low, high = _interval(apgr)
+    saving_low, saving_high = _interval(saving) if row.saving is not None else (None, None)
+    return replace(row, apgr_low=low, apgr_high=high, saving_low=saving_low, saving_high=saving_high)
+
+
+def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    if len(values) < 2:
+        return None, None
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _verdicts(pair: PairReplay, margin: float) -> tuple[str, ...]:
+    """What the figures come to, in sentences."""
+    if pair.random_apgr is None or pair.random_sd is None:
+        return (f"tiers upside down: weak {pair.weak_quality:.3f}, strong {pair.strong_quality:.3f}",)
+    said = []
+    if pair.strong_quality - pair.weak_quality <= margin:
+        said.append(
+            f"a plain downgrade beats any routing here: {pair.weak} is within {margin:g} of {pair.strong}"
+        )
+    usual = [one for one in pair.rows if one.router != "oracle" and one.apgr is not None]
+    best = max(usual, key=lambda one: one.apgr or 0.0)
+    learned = pair.row(LEARNED).apgr or 0.0
+    length, simple = pair.row("prompt length").apgr or 0.0, pair.row("task prior").apgr or 0.0
+    if (best.apgr or 0.0) <= 0.5 + 2 * pair.random_sd:
+        said.append("within 2 sd of random: no evidence")
+    else:
+        if length >= learned - pair.random_sd:
+            said.append("length alone is as good")
+        if simple - 0.5 >= SIMPLE_SHARE * ((best.apgr or 0.0) - 0.5):
+            said.append("simple is enough: a fixed target per task reaches 80 % of the best router's gain")
+        if not said:
+            said.append(
+                f"{best.router} earns its keep: APGR {best.apgr:.3f} where random has 0.500 (sd {pair.random_sd:.3f})"
+            )
+    return tuple(said)
+
+
+# ---- more than two models -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ManyReplay:
+    """All models of a set at once: area under the quality-cost hull, and the best single model beside it."""
+
+    name: str
+    n: int
+    best_single: str
+    best_single_quality: float
+    zero_router_aiq: float
+    aiq: dict[str, float]
+    best_quality: dict[str, float]
+    cost_at_best_single: dict[
+        str, float | None
+    ]  # share of the best single's cost at its quality, None = never
+
+
+def replay_many(outcomes: Outcomes, rows: NDArray[np.float32]) -> ManyReplay:
+    """Sweep the price of cost from nothing to everything for each way of estimating quality."""
+    judged = outcomes.fold >= 0
+    quality, cost = outcomes.quality[judged], outcomes.cost[judged]
+    estimates = {name: np.full(outcomes.quality.shape, np.nan) for name in ("task prior", LEARNED)}
+    segments = np.asarray(outcomes.segments, dtype=object)
+    for fold in np.unique(outcomes.fold[judged]):
+        test, train = outcomes.fold == fold, outcomes.fold != fold
+        weights = np.ones(int(train.sum()))
+        estimates["task prior"][test] = priors(
+            segments[train], outcomes.quality[train], weights, segments[test]
+        )
+        estimates[LEARNED][test] = expected_many(
+            rows[train], segments[train], outcomes.quality[train], weights, rows[test], segments[test]
+        )
+    estimates = {name: values[judged] for name, values in estimates.items()}
+    estimates["oracle"] = quality
+    mean_quality, mean_cost = quality.mean(axis=0), cost.mean(axis=0)
+    best = int(mean_quality.argmax())
+    span = (float(mean_cost.min()), float(mean_cost.max()))
+    aiq, reached, share = {}, {}, {}
+    for name, values in estimates.items():
+        points = sweep(values, quality, cost, float(mean_cost[best]))
+        aiq[name] = hull_area(points, span)
+        reached[name] = float(points[:, 1].max())
+        enough = points[points[:, 1] >= mean_quality[best] - 1e-12]
+        share[name] = float(enough[:, 0].min() / mean_cost[best]) if len(enough) else None
+    return ManyReplay(
+        name=outcomes.name,
+        n=len(quality),
+        best_single=outcomes.models[best],
+        best_single_quality=float(mean_quality[best]),
+        zero_router_aiq=hull_area(np.stack([mean_cost, mean_quality], axis=1), span),
+        aiq=aiq,
+        best_quality=reached,
+        cost_at_best_single=share,
+    )
+
+
+def sweep(estimate: Floats, quality: Floats, cost: Floats, scale: float) -> Floats:
+    """Mean cost and quality of argmax(estimate - lambda cost/scale), for lambda 0 and 60 steps from 1e-3 to 1e3."""
+    points = []
+    each = np.arange(len(quality))
+    for price in (0.0, *np.geomspace(1e-3, 1e3, 60)):
+        chosen = (estimate - price * cost / scale).argmax(axis=1)
+        points.append((cost[each, chosen].mean(), quality[each, chosen].mean()))
+    return np.array(points)
+
+
+def hull_area(points: Floats, span: tuple[float, float]) -> float:
+    """Mean height of the non-decreasing upper hull of (cost, quality) points over 400 even steps of the span."""
+    hull: list[tuple[float, float]] = []
+    for x, y in sorted(map(tuple, points)):
+        if hull and y <= hull[-1][1]:
+            continue
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-2][0]) <= (y - hull[-2][1]) * (
+            hull[-1][0] - hull[-2][0]
+        ):
+            hull.pop()
+        if hull and hull[-1][0] == x:
+            hull.pop()
+        hull.append((x, y))
+    xs, ys = zip(*hull, strict=True)
+    return float(np.interp(np.linspace(*span, AIQ_STEPS), xs, ys).mean())
+
+
+# ---- stored calls, where each prompt was answered by one model ------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyValue:
+    """The mean quality that a policy would have had; `value` is None where the calls can't say, `why` says why."""
+
+    value: float | None
+    standard_error: float | None
+    effective: float
+    identifiable_share: float
+    why: str = ""
+
+
+def doubly_robust(
+    chosen: Ints, scores: Floats, act_prob: Floats, expected: Floats, wanted: Ints
+) -> PolicyValue:
+    """The value of a policy from calls that another one decided with known probabilities.
+
+    v = mean of m_pi(x) + 1{a = pi(x)} / p (y - m_a(x)); calls decided with certainty say nothing and are left out.
+
+    Args:
+        chosen, wanted: which candidate answered, and which the policy would have asked.
+        expected: out-of-fold expected score, calls x candidates.
+
+    References:
+        Dudik, Langford, Li: "Doubly robust policy evaluation and learning" (ICML 2011)
+    """
+    known = np.isfinite(act_prob) & (act_prob > 0) & (act_prob < 1)
+    share = float(known.mean()) if len(known) else 0.0
+    if not known.any():
+        return PolicyValue(None, None, 0.0, share, "not identifiable: deterministic routing")
+    each = np.flatnonzero(known)
+    hits = chosen[each] == wanted[each]
+    weights = np.where(hits, 1 / act_prob[each], 0.0)
+    effective = float(weights.sum() ** 2 / (weights**2).sum()) if hits.any() else 0.0
+    if effective < MIN_EFFECTIVE:
+        return PolicyValue(
+            None,
+            None,
+            effective,
+            share,
+            f"too few calls agree with the policy: {effective:.0f} of {MIN_EFFECTIVE:.0f} effective",
+        )
+    values = expected[each, wanted[each]] + weights * (scores[each] - expected[each, chosen[each]])
+    return PolicyValue(
+        float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))), effective, share
+    )
