@@ -11,7 +11,8 @@ from . import semconv as s
 from ._call import Call
 from ._context import current_call
 from ._guard import attempt, guarded
-from ._stream import WatchingTap, follow
+from ._stream import follow
+from ._tap import WatchingTap
 from ._usage import usage_from
 
 P = ParamSpec("P")

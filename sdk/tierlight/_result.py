@@ -13,7 +13,8 @@ from ._context import enter, leave
 from ._guard import attempt, guarded
 from ._judge import consider
 from ._messages import answer_messages
-from ._stream import Tap, follow
+from ._stream import follow
+from ._tap import Tap
 from ._usage import ResponseFacts, usage_from
 from ._validate import run_checks
 

@@ -17,10 +17,11 @@ from . import semconv as s
 from ._call import Call, IdleCall
 from ._context import Entered, Standing, begin, enter, innermost, leave
 from ._judge import Judge, judge_spec
+from ._relay import relay, relay_async
 from ._result import end_with
 from ._runtime import active
 from ._spec import RouteSpec, base_attributes
-from ._stream import Tap, relay, relay_async
+from ._tap import Tap
 from ._validate import Check, checks_of
 from .errors import ConfigurationError
 
