@@ -120,57 +120,6 @@ class Appender:
         )
         return appended
 
-    def replace(self, items: Sequence[tuple[int, NormalisedSpan]], now_ns: int) -> int:
-        """Store spans that were read anew under their arrival numbers and settle their traces; gives how many differ.
-
-        A call keeps its scores; its costs are those of the new reading, so price it before.
-        """
-        self.dirty.now_ns = now_ns
-        changed = 0
-        touched: dict[int, list[NormalisedSpan]] = defaultdict(list)
-        for seq, span in items:
-            stored = self._stored_by_seq(seq)
-            if stored is None:
-                continue
-            touched[stored.project_id].append(span)
-            if self._differs(stored, span):
-                changed += 1
-                self._connection.execute("DELETE FROM calls WHERE seq = ?", (seq,))
-                self._connection.execute("DELETE FROM spans WHERE seq = ?", (seq,))
-                if stored.call is not None:
-                    self.dirty.mark(stored.call.start_ns // HOUR_NS)
-                self._insert_rows([_New(seq, stored.project_id, span, span.call)])
-        for project_id, spans in touched.items():
-            for span in spans:
-                if span.call is not None:
-                    self._scopes[span.call.service_name].add(span.call.scope)
-            self._settle_project(
-                project_id,
-                {span.span.trace_id for span in spans},
-                [span.call for span in spans if span.call is not None],
-                {},
-            )
-        return changed
-
-    def _stored_by_seq(self, seq: int) -> _Stored | None:
-        for table in ("calls", "spans"):
-            row = self._connection.execute(
-                f"SELECT project_id, trace_id FROM {table} WHERE seq = ?", (seq,)
-            ).fetchone()
-            if row is not None:
-                return next((each for each in self._spans_of(row[0], [row[1]]) if each.seq == seq), None)
-        return None
-
-    def _differs(self, stored: _Stored, span: NormalisedSpan) -> bool:
-        """Whether a new reading says something else than the stored one, which may be settled by now."""
-        facts = facts_of(span)
-        if facts.call is None or stored.facts.call is None:
-            return (facts.role, facts.hints) != (stored.facts.role, stored.facts.hints)
-        as_settled = replace(
-            facts.call, route=stored.facts.call.route, route_source=stored.facts.call.route_source
-        )
-        return facts.hints != stored.facts.hints or as_settled != stored.facts.call
-
     # ---- what is new ------------------------------------------------------------------------------------
 
     def _new_spans(self, group: Sequence[Batch]) -> tuple[list[_New], list[tuple[int, int]], int]:

@@ -31,7 +31,6 @@ from ..records import (
     Cursor,
     Dim,
     Filters,
-    NormalisedSpan,
     PastCost,
     Reread,
     Rollup,
@@ -133,12 +132,6 @@ class FactStore(CallSink, RollupSource, Protocol):
 
     def raw_spans(self, after: int, limit: int) -> list[tuple[int, SpanRecord]]:
         """Raw spans with arrival number > `after`, in arrival order, as far as they are kept."""
-
-    def replace_spans(self, items: Sequence[tuple[int, NormalisedSpan]]) -> int:
-        """Store spans of `raw_spans` that were read anew, in one transaction; gives how many differ from before.
-
-        Calls keep their arrival numbers and scores; routes and duplicates are settled anew, sums are right at once.
-        """
 
     def renormalise(
         self,

@@ -173,11 +173,18 @@ class _Query:
 def _seqs_by_id(connection: sqlite3.Connection, text: str) -> set[int]:
     """Calls with exactly this trace, span, response, call or session id, or of this user."""
     found: set[int] = set()
-    for column in ("response_id", "call_id", "session_id", "user_id"):
+    # As the indexes have it: by the last characters, a call id by its first (see `tables`).
+    for column, part in (
+        ("response_id", "-8"),
+        ("call_id", "1, 18"),
+        ("session_id", "-8"),
+        ("user_id", "-8"),
+    ):
         found.update(
             seq
             for (seq,) in connection.execute(
-                f"SELECT seq FROM calls WHERE {column} IS NOT NULL AND substr({column}, -8) = substr(?1, -8) AND +{column} = ?1 LIMIT 10000",
+                f"SELECT seq FROM calls WHERE {column} IS NOT NULL"
+                f" AND substr({column}, {part}) = substr(?1, {part}) AND +{column} = ?1 LIMIT 10000",
                 (text,),
             )
         )

@@ -28,7 +28,6 @@ from ..records import (
     Cursor,
     Dim,
     Filters,
-    NormalisedSpan,
     PastCost,
     Reread,
     Rollup,
@@ -329,11 +328,6 @@ class SqliteStore(Decisions, OutboxTables):
         """Raw spans with arrival number > `after`, in arrival order, as far as they are kept; for export."""
         with self._read() as connection:
             return reading.raw_spans(connection, after, limit)
-
-    def replace_spans(self, items: Sequence[tuple[int, NormalisedSpan]]) -> int:
-        """Store spans of `raw_spans` that were read anew, in one transaction; gives how many calls or roles differ."""
-        appender = self._writing().appender
-        return self._write(lambda _: appender.replace(items, self._clock()))
 
     def renormalise(
         self,

@@ -309,29 +309,8 @@ def test_routes_beyond_the_cap_share_one_name(store: Store) -> None:
     assert routes["other"] == 3
 
 
-def test_spans_read_anew_replace_their_calls_and_keep_the_scores(store: Store) -> None:
-    store.append(
-        build.batch(
-            build.call(1, 1, route="a", input_tokens=1, cost_nusd=5),
-            build.span(2, 2),
-            build.call(3, 3, route="b"),
-            build.score(trace=1, number=1, value=0.5),
-        )
-    )
-    assert [(seq, each.name) for seq, each in store.raw_spans(0, 10)] == [
-        (1, "span 1"),
-        (2, "span 2"),
-        (3, "span 3"),
-    ]
-    again = [
-        (1, build.call(1, 1, route="a", input_tokens=9, cost_nusd=5)),
-        (2, build.call(2, 2, route="c")),
-        (3, build.span(3, 3)),
-        (77, build.call(77, 77)),
-    ]
-    assert store.replace_spans(again) == 3
-    assert [(info.route, info.calls) for info in store.routes()] == [("a", 1), ("c", 1)]
-    assert store.rollups(ALWAYS, where=Filters(route=("a",)))[0].input_tokens == 9
-    assert store.score_evidence(0, 9)[0].call.seq == 1
-    assert len(store.trace(build.trace_id(2))) == 1
-    assert store.replace_spans(again) == 0
+def test_raw_spans_come_in_arrival_order_page_by_page(store: Store) -> None:
+    store.append(build.batch(build.call(1, 1), build.span(2, 2), build.call(3, 3)))
+    store.append(build.batch(build.call(4, 4)))
+    assert [(seq, each.name) for seq, each in store.raw_spans(0, 2)] == [(1, "span 1"), (2, "span 2")]
+    assert [seq for seq, _ in store.raw_spans(2, 10)] == [3, 4]

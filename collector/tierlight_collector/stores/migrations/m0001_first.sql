@@ -7,7 +7,7 @@ CREATE TABLE call_origins (id INTEGER NOT NULL, digest BLOB NOT NULL, name VARCH
 CREATE TABLE route_hints (id INTEGER NOT NULL, digest BLOB NOT NULL, declared VARCHAR NOT NULL, dialect VARCHAR NOT NULL, agent VARCHAR NOT NULL, prompt VARCHAR NOT NULL, name VARCHAR NOT NULL, PRIMARY KEY (id), UNIQUE (digest));
 CREATE TABLE calls (seq INTEGER NOT NULL, project_id INTEGER NOT NULL, trace_id BLOB NOT NULL, span_id BLOB NOT NULL, parent_span_id BLOB NOT NULL, kind_id INTEGER NOT NULL, origin_id INTEGER NOT NULL, hint_id INTEGER NOT NULL, start_ns INTEGER NOT NULL, arrived_ns INTEGER NOT NULL, duration_ns INTEGER, ttft_ns INTEGER, latency_bin INTEGER, ttft_bin INTEGER, input_tokens INTEGER, output_tokens INTEGER, cached_input_tokens INTEGER, cache_write_input_tokens INTEGER, cache_write_1h_input_tokens INTEGER, reasoning_tokens INTEGER, attempt_index INTEGER NOT NULL, act_prob FLOAT, keep_prob FLOAT, cost_nusd INTEGER, cost_input_nusd INTEGER, cost_cached_nusd INTEGER, cost_cache_write_nusd INTEGER, cost_output_nusd INTEGER, wire_cost_nusd INTEGER, response_id VARCHAR, call_id VARCHAR, session_id VARCHAR, user_id VARCHAR, superseded_by INTEGER, taken VARCHAR, PRIMARY KEY (seq), UNIQUE (trace_id, span_id, project_id));
 CREATE INDEX ix_calls_anonymous ON calls (start_ns) WHERE response_id IS NULL;
-CREATE INDEX ix_calls_call ON calls (substr(call_id, -8)) WHERE call_id IS NOT NULL;
+CREATE INDEX ix_calls_call ON calls (substr(call_id, 1, 18)) WHERE call_id IS NOT NULL;
 CREATE INDEX ix_calls_kind_start ON calls (kind_id, start_ns);
 CREATE INDEX ix_calls_response ON calls (substr(response_id, -8)) WHERE response_id IS NOT NULL;
 CREATE INDEX ix_calls_session ON calls (substr(session_id, -8)) WHERE session_id IS NOT NULL;
