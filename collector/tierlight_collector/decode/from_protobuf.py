@@ -90,8 +90,9 @@ class ProtoWalker(Walker):
         found: dict[str, AttributeValue] = {}
         for pair in pairs:
             key = pair.key
-            kept = known.get(key)
-            if kept is None:
+            try:
+                kept = known[key]
+            except KeyError:
                 kept = self.key(key)
             if not kept:
                 self.tally("keys")
@@ -100,8 +101,10 @@ class ProtoWalker(Walker):
             text = value.string_value
             if text:
                 found[kept] = text if len(text) <= short and "\0" not in text else self.text(text, kept)
-            else:
-                found[kept] = value.int_value or self.value(value, kept, 1)
+                continue
+            number = value.int_value or value.bool_value or value.double_value
+            # What is nothing (0, false, "") or no finite number (then the difference isn't 0) is asked for its kind.
+            found[kept] = number if number and not number - number else self.value(value, kept, 1)
         return found
 
     def value(self, value: AnyValue, key: str, depth: int) -> AttributeValue:
