@@ -6,15 +6,10 @@ is bound to its query; a parameter nobody reads is an error, not a surprise. Err
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
@@ -33,36 +28,37 @@ from .decisions import AlertState
 from .errors import StoreBusy, StoreError
 from .limits import KIB
 from .metrics import GROUP_BY, prometheus_text
-from .records import Cursor, Dim, Filters, Purpose, Rollup, ScoreKind, ScoreRecord, TimeRange
+from .queries import (
+    DAY_NS,
+    BadQuery,
+    Moment,
+    Word,
+    call_filters_of,
+    check_zone,
+    filters_of,
+    id_of,
+    page_of,
+    range_json,
+    range_of,
+    read_cursor,
+    write_cursor,
+)
+from .records import Dim, Filters, Rollup, ScoreKind, ScoreRecord, TimeRange
+from .reference import reference_html
 from .shapes import (
     Json,
     alert_json,
     call_detail_json,
     call_json,
-    iso_time,
     recommendation_json,
     rollup_json,
     route_json,
 )
 from .stores.protocol import Order, Store
 
-DAY_NS: Final = 86_400_000_000_000
-MAX_RANGE_DAYS: Final = 400
 MAX_LIMIT: Final = 1_000
 MAX_SCORES: Final = 1_000
 MAX_SCORE_BODY: Final = 1_024 * KIB
-
-_T = TypeVar("_T")
-Word = Annotated[str, Query(max_length=256)]
-Words = Annotated[list[Annotated[str, Field(max_length=256)]], Query(max_length=100)]
-Moment = Annotated[datetime | None, Query(description="ISO 8601; without a zone it is UTC")]
-
-
-class BadQuery(HTTPException):
-    """A parameter or body that means nothing here; the message says what was expected."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(400, message)
 
 
 class ApiRoute(APIRoute):
@@ -184,7 +180,7 @@ def api_router(
 
     @router.get("/api/v1/calls", tags=["calls"])
     def list_calls(
-        filters: Annotated[Filters, Depends(_call_filters)],
+        filters: Annotated[Filters, Depends(call_filters_of)],
         order: Order = "time",
         descending: bool = True,
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
@@ -193,16 +189,14 @@ def api_router(
         """Calls, newest first; superseded doubles are left out. `next` is the cursor of the next page, null at the end."""
         query = repr((filters, order, descending))
         page = store.calls(
-            filters, after=_read_cursor(cursor, query), limit=limit, order=order, descending=descending
+            filters, after=read_cursor(cursor, query), limit=limit, order=order, descending=descending
         )
-        return _json(
-            {"calls": [call_json(row) for row in page.rows], "next": _write_cursor(page.next, query)}
-        )
+        return _json({"calls": [call_json(row) for row in page.rows], "next": write_cursor(page.next, query)})
 
     @router.get("/api/v1/calls/{trace_id}/{span_id}", tags=["calls"])
     def one_call(trace_id: str, span_id: str) -> JSONResponse:
         """One call with its scores and how it was attempted and read; never its content."""
-        row = store.call(_hex_id(trace_id, 16), _hex_id(span_id, 8))
+        row = store.call(id_of(trace_id, 16), id_of(span_id, 8))
         if row is None:
             raise HTTPException(404, "no call with these ids is stored")
         return _json(call_detail_json(row))
@@ -215,13 +209,13 @@ def api_router(
         cursor: Word = "",
     ) -> JSONResponse:
         """Every route that was seen, by name, with its sums over the range (the last 7 days if not said)."""
-        when = _range(since, until, clock_ns())
+        when = range_of(since, until, clock_ns())
         sums = {rollup.key[0]: rollup for rollup in store.rollups(when, ("route",), Filters())}
         infos = sorted(store.routes(), key=lambda info: info.route)
-        page, following = _page(infos, cursor, limit, query="routes")
+        page, following = page_of(infos, cursor, limit, query="routes")
         return _json(
             {
-                **_said(when),
+                **range_json(when),
                 "routes": [route_json(info, sums.get(info.route, Rollup())) for info in page],
                 "next": following,
             }
@@ -229,7 +223,7 @@ def api_router(
 
     @router.get("/api/v1/rollups", tags=["rollups"])
     def list_rollups(
-        filters: Annotated[Filters, Depends(_filters)],
+        filters: Annotated[Filters, Depends(filters_of)],
         since: Annotated[Moment, Query(alias="from")] = None,
         until: Annotated[Moment, Query(alias="to")] = None,
         group_by: Annotated[list[Dim], Query(max_length=8)] = [],  # noqa: B006 - FastAPI copies it
@@ -239,12 +233,12 @@ def api_router(
         cursor: Word = "",
     ) -> JSONResponse:
         """Counts, sums, percentiles and mean scores per combination of `group_by`, also per hour or local day."""
-        when = _range(since, until, clock_ns())
+        when = range_of(since, until, clock_ns())
         if len(set(group_by)) != len(group_by):
             raise BadQuery("group_by names a dimension twice")
         dims = tuple(group_by)
         if step:
-            _known_zone(tz)
+            check_zone(tz)
             rows = [
                 {"at": at.isoformat(), **rollup_json(rollup, dims)}
                 for at, rollup in store.series(when, step, tz, dims, filters)
@@ -255,8 +249,8 @@ def api_router(
                 for rollup in sorted(store.rollups(when, dims, filters), key=lambda rollup: rollup.key)
             ]
         query = repr((filters, since, until, dims, step, tz))
-        page, following = _page(rows, cursor, limit, query=query)
-        return _json({**_said(when), "rollups": page, "next": following})
+        page, following = page_of(rows, cursor, limit, query=query)
+        return _json({**range_json(when), "rollups": page, "next": following})
 
     @router.get("/api/v1/alerts", tags=["alerts"])
     def list_alerts(
@@ -269,7 +263,7 @@ def api_router(
         alerts = sorted(
             store.alerts(route=route, states=tuple(state), limit=10_000), key=lambda alert: -alert.id
         )
-        page, following = _page(alerts, cursor, limit, query=repr((route, state)))
+        page, following = page_of(alerts, cursor, limit, query=repr((route, state)))
         return _json({"alerts": [alert_json(alert) for alert in page], "next": following})
 
     @router.get("/api/v1/recommendations", tags=["recommendations"])
@@ -280,7 +274,7 @@ def api_router(
     ) -> JSONResponse:
         """What to do with each route, with the reason and the evidence beside it."""
         found = sorted(store.recommendations(route=route), key=lambda one: one.id)
-        page, following = _page(found, cursor, limit, query=repr(("recommendations", route)))
+        page, following = page_of(found, cursor, limit, query=repr(("recommendations", route)))
         return _json({"recommendations": [recommendation_json(one) for one in page], "next": following})
 
     @router.post(
@@ -353,138 +347,9 @@ def api_router(
 
     @router.get("/api", tags=["operation"], include_in_schema=False)
     def openapi_page() -> HTMLResponse:
-        return HTMLResponse(_openapi_html(_openapi(router)))
+        return HTMLResponse(reference_html(_openapi(router)))
 
     return router
-
-
-# ---- queries ---------------------------------------------------------------------------------------------
-
-
-def _filters(
-    env: Words = [],  # noqa: B006 - FastAPI copies it, here and below
-    route: Words = [],  # noqa: B006
-    provider: Words = [],  # noqa: B006
-    model: Words = [],  # noqa: B006
-    tier: Words = [],  # noqa: B006
-    arm: Words = [],  # noqa: B006
-    purpose: Annotated[list[Purpose], Query(max_length=5)] = ["production"],  # noqa: B006
-) -> Filters:
-    return Filters(
-        env=tuple(env),
-        route=tuple(route),
-        provider=tuple(provider),
-        model=tuple(model),
-        tier=tuple(tier),
-        arm=tuple(arm),
-        purpose=tuple(purpose),
-    )
-
-
-def _call_filters(
-    base: Annotated[Filters, Depends(_filters)],
-    error: bool | None = None,
-    unpriced: bool | None = None,
-    q: Annotated[
-        str, Query(max_length=256, description="exact trace, span, call, response, session or user id")
-    ] = "",
-    since: Annotated[Moment, Query(alias="from")] = None,
-    until: Annotated[Moment, Query(alias="to")] = None,
-) -> Filters:
-    start_ns, end_ns = _ns(since) if since else 0, _ns(until) if until else 0
-    if start_ns and end_ns and start_ns >= end_ns:
-        raise BadQuery("expected from to be earlier than to")
-    return Filters(
-        env=base.env,
-        route=base.route,
-        provider=base.provider,
-        model=base.model,
-        tier=base.tier,
-        arm=base.arm,
-        purpose=base.purpose,
-        error=error,
-        unpriced=unpriced,
-        text=q,
-        start_ns=start_ns,
-        end_ns=end_ns,
-    )
-
-
-def _ns(moment: datetime) -> int:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    since_epoch = aware - datetime(1970, 1, 1, tzinfo=UTC)
-    return (
-        since_epoch.days * 86_400 + since_epoch.seconds
-    ) * 1_000_000_000 + since_epoch.microseconds * 1_000
-
-
-def _range(since: datetime | None, until: datetime | None, now_ns: int) -> TimeRange:
-    end_ns = _ns(until) if until else now_ns
-    start_ns = _ns(since) if since else end_ns - 7 * DAY_NS
-    if not 0 <= start_ns < end_ns:
-        raise BadQuery("expected from to be earlier than to, and neither before 1970")
-    if end_ns - start_ns > MAX_RANGE_DAYS * DAY_NS:
-        raise BadQuery(f"expected a range of at most {MAX_RANGE_DAYS} days")
-    return TimeRange(start_ns, end_ns)
-
-
-def _said(when: TimeRange) -> Json:
-    return {"from": iso_time(when.start_ns), "to": iso_time(when.end_ns)}
-
-
-def _known_zone(name: str) -> None:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise BadQuery("expected tz to be the name of a time zone, such as Europe/Berlin") from error
-
-
-def _hex_id(text: str, length: int) -> bytes:
-    if len(text) != 2 * length or not text.isascii() or not text.isalnum():
-        raise HTTPException(404, "no such call")
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise HTTPException(404, "no such call") from error
-
-
-# ---- cursors ---------------------------------------------------------------------------------------------
-
-
-def _seal(place: str, query: str) -> str:
-    return hashlib.sha256(f"{place}\n{query}".encode()).hexdigest()[:12]
-
-
-def _write_cursor(cursor: Cursor | None, query: str) -> str | None:
-    if cursor is None:
-        return None
-    place = f"{cursor.value}.{cursor.seq}"
-    return base64.urlsafe_b64encode(f"{place}.{_seal(place, query)}".encode()).decode().rstrip("=")
-
-
-def _read_cursor(text: str, query: str) -> Cursor | None:
-    """Where the page before ended, None for the first page; a cursor of another query means nothing here."""
-    if not text:
-        return None
-    try:
-        place, _, seal = (
-            base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").rpartition(".")
-        )
-        value, _, seq = place.partition(".")
-        cursor = Cursor(int(value), int(seq))
-    except ValueError as error:
-        raise BadQuery("cursor is not one that this API gave") from error
-    if seal != _seal(place, query) or _write_cursor(cursor, query) != text:
-        raise BadQuery("cursor belongs to another query")
-    return cursor
-
-
-def _page(rows: Sequence[_T], cursor: str, limit: int, *, query: str) -> tuple[Sequence[_T], str | None]:
-    """A slice of a list that is short enough to be made whole."""
-    after = _read_cursor(cursor, query)
-    start = after.seq if after else 0
-    end = start + limit
-    return rows[start:end], _write_cursor(Cursor(0, end), query) if end < len(rows) else None
 
 
 # ---- bodies and answers ----------------------------------------------------------------------------------
@@ -523,31 +388,3 @@ def _first_problem(errors: Sequence[Any]) -> str:
 
 def _openapi(router: APIRouter) -> Json:
     return get_openapi(title="tierlight", version=__version__, routes=router.routes)
-
-
-def _openapi_html(document: Json) -> str:
-    """The reference as one plain page: no script, no style, nothing from another host."""
-    rows: list[str] = []
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            rows.append(f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>")
-            rows.append(f"<p>{html.escape(operation.get('description', ''))}</p>")
-            parameters = operation.get("parameters", [])
-            if parameters:
-                rows.append(
-                    "<table><thead><tr><th>parameter</th><th>in</th><th>schema</th></tr></thead><tbody>"
-                )
-                for parameter in parameters:
-                    schema = orjson.dumps(parameter["schema"]).decode()
-                    name, place = html.escape(parameter["name"]), html.escape(parameter["in"])
-                    rows.append(
-                        f"<tr><td><code>{name}</code></td><td>{place}</td><td><code>{html.escape(schema)}</code></td></tr>"
-                    )
-                rows.append("</tbody></table>")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>tierlight API</title>'
-        '<meta name="viewport" content="width=device-width"></head><body><main><h1>tierlight API</h1>'
-        '<p>The same as an <a href="/api/v1/openapi.json">OpenAPI document</a>.</p>'
-        + "".join(rows)
-        + "</main></body></html>"
-    )
