@@ -123,7 +123,7 @@ def test_cutting_a_batch_anywhere_changes_no_bit(cuts: list[int]) -> None:
         streams = streams | touched
         pieces += more
     assert pieces == events
-    assert [type(e) for e in events[:2]] == [Rang, Rang] or isinstance(events[0], Rang)
+    assert isinstance(events[0], Rang)
     assert stored(streams) == stored(whole)
 
 

@@ -146,7 +146,8 @@ class DailyZ:
     """A two-sample z-test of each day of 100 calls against the reference, p < .001."""
 
     def __init__(self, reference: Floats) -> None:
-        self.k, self.n, self.day = float(reference.sum()), len(reference), [0.0] * 0
+        self.k, self.n = float(reference.sum()), len(reference)
+        self.day: list[float] = []
 
     def __call__(self, x: float) -> bool:
         self.day.append(x)
