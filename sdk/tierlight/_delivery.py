@@ -201,3 +201,17 @@ def send_spool(settings: ExportSettings) -> dict[str, int]:
         "lost": sum(lost.values()),
         "failures": delivery.counts["failures"],
     }
+
+
+def suppress_instrumentation() -> None:
+    """Let no instrumentation of HTTP or gRPC trace what this thread sends."""
+    from opentelemetry.context import (
+        _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
+        _SUPPRESS_INSTRUMENTATION_KEY,
+        attach,
+        set_value,
+    )
+
+    attach(
+        set_value(_SUPPRESS_HTTP_INSTRUMENTATION_KEY, True, set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    )

@@ -66,7 +66,8 @@ class Pipeline:
 
     def _reset(self) -> None:
         # Re-entrant, since a signal handler may flush while its own thread is inside `offer`.
-        self._lock = threading.Condition(threading.RLock())
+        self._mutex = threading.RLock()  # `offer` takes it directly: the condition adds two Python calls
+        self._lock = threading.Condition(self._mutex)
         self._queue: deque[Record] = deque()
         self._content_bytes = 0
         self._offered = 0
@@ -89,7 +90,7 @@ class Pipeline:
     def offer(self, record: Record) -> None:
         """Take a record: one lock, one append. A full queue loses its oldest record, too many texts lose themselves."""
         texts = record.content_bytes if record.__class__ is FinishedCall else 0
-        with self._lock:
+        with self._mutex:
             self._offered += 1
             if self._is_closing:
                 self._rescue([record], [])
@@ -118,6 +119,8 @@ class Pipeline:
             as not delivered.
         """
         deadline = time.monotonic() + timeout_s
+        if threading.current_thread() is self._thread:
+            return False  # a redactor of the user's: what it waits for would wait for it
         with self._lock:
             if not self._is_closing and (self._queue or self._thread is not None):
                 if self._thread is None:
@@ -245,14 +248,13 @@ class Pipeline:
 
     def _run(self) -> None:
         watch_child_of_multiprocessing()
-        _suppress_instrumentation()
         try:
             finisher = Finisher(self._settings)
             with imports:
-                from tierlight._delivery import (
-                    Delivery,
-                )  # with http.client and ssl: not on the calling thread
+                # With http.client and ssl: not on the calling thread.
+                from tierlight._delivery import Delivery, suppress_instrumentation
 
+                suppress_instrumentation()
                 delivery = self._delivery = Delivery(self._settings, self._given_transport, self._lost)
             while self._turn(finisher, delivery):
                 pass
@@ -376,20 +378,6 @@ class Pipeline:
         with self._lock:
             self._is_stopped = True
             self._lock.notify_all()
-
-
-def _suppress_instrumentation() -> None:
-    """Let no instrumentation of HTTP or gRPC trace what this thread sends."""
-    from opentelemetry.context import (
-        _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
-        _SUPPRESS_INSTRUMENTATION_KEY,
-        attach,
-        set_value,
-    )
-
-    attach(
-        set_value(_SUPPRESS_HTTP_INSTRUMENTATION_KEY, True, set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-    )
 
 
 def _with_own_instance(settings: ExportSettings) -> ExportSettings:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
 
 from e2e.doubles.fake_collector import FakeCollector, Mode, attributes, fake_collector
 from tierlight import semconv as s
@@ -219,6 +220,18 @@ def test_texts_are_redacted_on_the_export_thread(pipeline: Pipelines, collector:
     assert sink.flush(5.0)
     assert seen == ["tierlight-export"]
     assert attributes(collector.spans[0].attributes)[s.GEN_AI_INPUT_MESSAGES] == "[redacted]"
+
+
+def test_a_redactor_that_flushes_does_not_wait_for_itself(
+    pipeline: Pipelines, collector: FakeCollector
+) -> None:
+    answers: list[bool] = []
+    record = call(content="text")
+    sink = pipeline()
+    record.prepare = lambda _: answers.append(sink.flush(30.0))
+    sink.offer(record)
+    assert sink.flush(5.0)
+    assert answers == [False]
 
 
 def test_a_failing_redactor_takes_the_texts_with_it_and_nothing_else(
@@ -434,6 +447,29 @@ class Stuck:
 
     def close(self) -> None:
         pass
+
+
+class Looking:
+    """A transport that notes whether instrumentation of HTTP libraries is told to keep still."""
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def send(self, signal: Signal, body: bytes, timeout_s: float) -> Answer:
+        self.seen.append(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
+        return Answer("delivered")
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_is_sent_is_not_traced_itself(pipeline: Pipelines) -> None:
+    looking = Looking()
+    sink = pipeline(looking)
+    sink.offer(call())
+    assert sink.flush(5.0)
+    assert looking.seen == [True]
+    assert get_value(_SUPPRESS_INSTRUMENTATION_KEY) is None
 
 
 def test_what_a_stuck_thread_holds_is_put_on_disk_from_outside(
