@@ -21,7 +21,7 @@ from tierlight_collector.costing import Costing
 from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.guard import check_bind, is_loopback
 from tierlight_collector.prices import open_book
-from tierlight_collector.serve import serve_collector
+from tierlight_collector.serve import collect_garbage_seldom, serve_collector
 from tierlight_collector.server import listen, serve_http
 from tierlight_collector.stores import open_store
 from tierlight_collector.stores.protocol import Store
@@ -119,6 +119,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
 
 async def serve(settings: ServeSettings) -> None:
     """Serve until SIGINT or SIGTERM, saying where."""
+    collect_garbage_seldom()
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
