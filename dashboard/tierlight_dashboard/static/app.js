@@ -49,6 +49,7 @@
   document.addEventListener("keydown", e => {
     if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === "k") { e.preventDefault(); open("palette"); return; }
     const palette = e.target.closest?.("#palette");
+    if (palette && e.key === "Escape") { e.preventDefault(); palette.close(); return; } // a search field would take the first one to empty itself
     if (palette && (e.key === "ArrowDown" || e.key === "ArrowUp")) {
       const links = [...palette.querySelectorAll(".found a")], at = links.indexOf(document.activeElement);
       const next = links[at + (e.key === "ArrowDown" ? 1 : -1)];

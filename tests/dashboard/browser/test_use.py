@@ -1,0 +1,133 @@
+"""What people do with hand and keyboard: filter, sort, zoom, go places, approve and undo, watch calls arrive."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from dashboard import seed
+from dashboard.browser.conftest import Watched
+
+pytestmark = pytest.mark.browser
+
+
+def test_filtering_keeps_the_focus_and_writes_the_address(tab: Watched) -> None:
+    page = tab.open("/routes?sort=p95&dir=asc")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.keyboard.type("classify", delay=20)
+    expect(page.locator("tbody [data-row]")).to_have_count(2)
+    assert page.evaluate("document.activeElement.id") == "q"
+    assert "q=classify" in page.url
+    assert "sort=p95" in page.url, "the order survives the filter"
+    assert page.evaluate("window.__cls") < 0.02
+    page.locator("thead a", has_text="Cost").first.click()
+    expect(page.locator("th[aria-sort]")).to_contain_text("Cost")
+    assert page.input_value("#q") == "classify"
+    page.locator("tbody [data-row]").first.click()
+    page.wait_for_url("**/routes/classify_*")
+    page.go_back()
+    expect(page.locator("tbody [data-row]")).to_have_count(2)
+    expect(page.locator("nav[aria-label=Pages]")).to_be_visible()
+
+
+def test_keys_go_places(tab: Watched) -> None:
+    page = tab.open("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    page.wait_for_url("**/routes")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    second = page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/routes/*")
+    assert second in page.locator("h1").inner_text()
+    page.keyboard.press("[")
+    page.wait_for_url(re.compile("range=custom"))
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+
+
+def test_the_palette_finds_routes_and_gives_the_focus_back(tab: Watched) -> None:
+    page = tab.open("/")
+    page.focus(".brand")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("extract", delay=15)
+    expect(page.locator("#found a").first).to_contain_text(seed.DRIFTING)
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.className") == "brand"
+    page.keyboard.press("Control+k")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/routes/{seed.DRIFTING}")
+
+
+def test_a_move_is_approved_and_undone(tab: Watched) -> None:
+    page = tab.open("/routes/answer_customer")
+    page.click("button:has-text('Approve')")
+    page.wait_for_load_state()
+    expect(page.locator("text=done, being verified")).to_be_visible()
+    page.click("button:has-text('Take back')")
+    expect(page.locator("button:has-text('Approve')")).to_be_visible()
+    tab.open("/experiments")
+    page.click("button:has-text('Approve')")
+    expect(page.locator(".banner.good")).to_contain_text("Approved.")
+    page.click("button:has-text('Undo')")
+    expect(page.locator("button:has-text('Approve')")).to_be_visible()
+
+
+def test_calls_arrive_and_can_be_held(tab: Watched) -> None:
+    page = tab.open("/live?route=live_probe")
+    expect(page.locator("#live-state")).to_have_text("connected")
+    before = page.locator("#rows tr").count()
+    expect(page.locator("#rows tr").nth(before + 1)).to_be_attached()
+    page.keyboard.press("Space")
+    expect(page.locator("[data-pause]")).to_have_attribute("aria-pressed", "true")
+    page.wait_for_timeout(150)
+    held = page.locator("#rows tr").count()
+    page.wait_for_timeout(900)
+    assert page.locator("#rows tr").count() == held
+    page.keyboard.press("Space")
+    expect(page.locator("#rows tr").nth(held)).to_be_attached()
+
+
+def test_latency_by_hour_is_drawn_in_the_zone_of_the_page(tab: Watched) -> None:
+    page = tab.open(f"/routes/{seed.DRIFTING}?range=7d&tz=Europe/Berlin")
+    expect(page.locator("#plot canvas")).to_be_visible()
+    assert page.evaluate("window.__cls") < 0.02
+    page.locator("#plot").scroll_into_view_if_needed()
+    box = page.locator("#plot .u-over").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 200, box["y"] + 60)
+    expect(page.locator("#plot .u-legend")).to_contain_text("Europe/Berlin")
+    assert not re.search(r"\d (AM|PM|am|pm)\b", page.locator("#plot").inner_text())
+    page.mouse.down()
+    page.mouse.move(box["x"] + 500, box["y"] + 60, steps=4)
+    page.mouse.up()
+    page.wait_for_url(re.compile("range=custom"))
+
+
+def test_a_failing_server_leaves_what_was_there_and_says_so(tab: Watched) -> None:
+    tab.expected = ("500",)
+    page = tab.open("/routes")
+    page.route(
+        re.compile(r"/routes\?.*q="),
+        lambda route: route.fulfill(status=500, headers={"X-Incident": "abc123"}, body="no"),
+    )
+    rows = page.locator("tbody [data-row]").count()
+    page.fill("#q", "zzz")
+    expect(page.locator("#status")).to_contain_text("Could not refresh")
+    assert page.locator("tbody [data-row]").count() == rows
+
+
+def test_theme_follows_the_choice(tab: Watched) -> None:
+    page = tab.open("/docs")
+    page.click("details.menu > summary")
+    page.click(".menu a:has-text('dark')")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 17, 21)"
