@@ -148,8 +148,8 @@ def test_many_models_reach_the_best_single_for_less() -> None:
     )  # fmt: skip
     many = replay_many(three, embedder("hash1").matrix(three.texts))
     assert many.best_single == "strong"
-    assert many.aiq["oracle"] >= many.aiq[LEARNED] > many.zero_router_aiq
-    assert many.cost_at_best_single[LEARNED] == pytest.approx(0.28, abs=0.01)
+    assert many.aiq["oracle"] >= many.aiq["prior + kNN"] > many.zero_router_aiq
+    assert many.cost_at_best_single["prior + kNN"] == pytest.approx(0.28, abs=0.01)
 
 
 def test_calls_of_a_fixed_routing_can_not_say_what_another_would_do() -> None:

@@ -335,7 +335,7 @@ def replay_many(outcomes: Outcomes, rows: NDArray[np.float32]) -> ManyReplay:
     """Sweep the price of cost from nothing to everything for each way of estimating quality."""
     judged = outcomes.fold >= 0
     quality, cost = outcomes.quality[judged], outcomes.cost[judged]
-    estimates = {name: np.full(outcomes.quality.shape, np.nan) for name in ("task prior", LEARNED)}
+    estimates = {name: np.full(outcomes.quality.shape, np.nan) for name in ("task prior", "prior + kNN")}
     segments = np.asarray(outcomes.segments, dtype=object)
     for fold in np.unique(outcomes.fold[judged]):
         test, train = outcomes.fold == fold, outcomes.fold != fold
@@ -343,7 +343,7 @@ def replay_many(outcomes: Outcomes, rows: NDArray[np.float32]) -> ManyReplay:
         estimates["task prior"][test] = priors(
             segments[train], outcomes.quality[train], weights, segments[test]
         )
-        estimates[LEARNED][test] = expected_many(
+        estimates["prior + kNN"][test] = expected_many(
             rows[train], segments[train], outcomes.quality[train], weights, rows[test], segments[test]
         )
     estimates = {name: values[judged] for name, values in estimates.items()}

@@ -1,0 +1,163 @@
+"""The learned router as one JSON file whose version is the hash of its content, and how it chooses."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from ..errors import ConfigurationError
+from .decide import Choice
+from .embed import Embedder, Vector
+from .learn import Estimator
+
+Mode = Literal["default", "prior", "full"]
+SCHEMA: Final = 1
+_PLACE: Final = struct.Struct("<Hf")
+
+
+@dataclass(frozen=True)
+class LearnedRouter:
+    """Chooses among the candidates of one route by their expected scores.
+
+    Attributes:
+        mode: `default` = too few calls or no threshold, `prior` = by the task alone, `full` = by the prompt too.
+        threshold: expected gap from which the second of two candidates is asked.
+        reason: what the threshold does, or why the router stays on its default.
+    """
+
+    route: str
+    signal: str
+    embedder: str
+    dimensions: int
+    candidates: tuple[str, ...]
+    default: str
+    mode: Mode
+    threshold: float | None
+    arms: Mapping[str, Estimator]
+    costs: Mapping[str, float | None]
+    comparable: int
+    calls: int
+    from_ns: int
+    to_ns: int
+    reason: str = ""
+    cost_weight: float = 0.1
+    version: str = ""
+    maker: Embedder | None = field(default=None, compare=False)
+
+    # ---- choosing ---------------------------------------------------------------------------------------
+
+    def choose(self, text: str, segment: str, candidates: Sequence[str]) -> Choice:
+        """The candidate to ask; the default while nothing is learnt."""
+        known = [name for name in self.candidates if name in candidates]
+        if self.mode == "default" or not known:
+            return Choice(self.default, "default", version=self.version)
+        vector: Vector = self.maker.embed(text) if self.mode == "full" and self.maker is not None else {}
+        scores = {name: self.arms[name].expected(vector, segment) for name in known}
+        if len(self.candidates) == 2 and len(known) == 2 and self.threshold is not None:
+            weak, strong = self.candidates
+            chosen = strong if scores[strong] - scores[weak] >= self.threshold else weak
+            return Choice(chosen, "learned", scores, self.threshold, self.version)
+        dearest = max((self.costs.get(name) or 0.0 for name in known), default=0.0)
+
+        def worth(name: str) -> float:
+            cost = self.costs.get(name)
+            # A cost that is unknown is taken for the dearest: nothing is chosen for being unmeasured.
+            share = (cost if cost is not None else dearest) / dearest if dearest else 0.0
+            return scores[name] - self.cost_weight * share
+
+        return Choice(max(known, key=worth), "learned", scores, version=self.version)
+
+    # ---- as a file --------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The artefact's content."""
+        return json.dumps(
+            {**self._document(), "version": self.version}, sort_keys=True, separators=(",", ":")
+        )
+
+    def computed_version(self) -> str:
+        """What the version has to be for this content."""
+        canonical = json.dumps(self._document(), sort_keys=True, separators=(",", ":"))
+        return f"lr1-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA, "route": self.route, "signal": self.signal, "embedder": self.embedder,
+            "dimensions": self.dimensions, "candidates": list(self.candidates), "default": self.default, "mode": self.mode,
+            "threshold": self.threshold, "costs": dict(self.costs), "comparable": self.comparable, "calls": self.calls,
+            "from_ns": self.from_ns, "to_ns": self.to_ns, "reason": self.reason, "cost_weight": self.cost_weight,
+            "arms": {name: _arm_json(arm) for name, arm in self.arms.items()},
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, text: str | bytes, maker: Embedder | None = None) -> LearnedRouter:
+        """Read an artefact and check its hash.
+
+        Args:
+            maker: the embedder of the id that the artefact names.
+
+        Raises:
+            ConfigurationError: it is no artefact, of a newer schema, or its content was changed.
+        """
+        try:
+            document = json.loads(text)
+            if document["schema"] > SCHEMA:
+                raise ConfigurationError(
+                    f"learned router: this version reads schema {SCHEMA}, got {document['schema']}: upgrade tierlight"
+                )
+            router = cls(
+                route=document["route"], signal=document["signal"], embedder=document["embedder"],
+                dimensions=document["dimensions"], candidates=tuple(document["candidates"]), default=document["default"],
+                mode=document["mode"], threshold=document["threshold"],
+                arms={name: _arm_from(arm, document["dimensions"]) for name, arm in document["arms"].items()},
+                costs=document["costs"], comparable=document["comparable"], calls=document["calls"],
+                from_ns=document["from_ns"], to_ns=document["to_ns"], reason=document["reason"],
+                cost_weight=document["cost_weight"], version=document["version"], maker=maker,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, struct.error) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(
+                f"learned router: the file is no artefact of `tierlight learn` ({error})"
+            ) from error
+        if router.version != router.computed_version():
+            raise ConfigurationError(
+                f"learned router {router.route!r}: its content does not have the hash that its version {router.version!r} names; train it again"
+            )
+        return router
+
+
+def _arm_json(arm: Estimator) -> dict[str, Any]:
+    return {
+        "segments": list(arm.segments), "scores": list(arm.scores), "weights": [float(f"{one:.9g}") for one in arm.weights],
+        "vectors": [packed(vector) for vector in arm.vectors], "slopes": packed(dict(enumerate(arm.slopes))), "intercept": arm.intercept,
+    }  # fmt: skip
+
+
+def _arm_from(document: Mapping[str, Any], dimensions: int) -> Estimator:
+    return Estimator(
+        vectors=tuple(unpacked(one) for one in document["vectors"]),
+        segments=tuple(document["segments"]),
+        scores=tuple(document["scores"]),
+        weights=tuple(document["weights"]),
+        dimensions=dimensions,
+        slopes=tuple(unpacked(document["slopes"]).values()),
+        intercept=document["intercept"],
+    )
+
+
+def packed(vector: Vector) -> str:
+    """A sparse vector as text; `unpacked` reads it."""
+    return base64.b64encode(
+        b"".join(_PLACE.pack(index, value) for index, value in sorted(vector.items()))
+    ).decode()
+
+
+def unpacked(text: str) -> Vector:
+    """A vector that `packed` wrote."""
+    return dict(_PLACE.iter_unpack(base64.b64decode(text, validate=True)))
