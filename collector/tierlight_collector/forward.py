@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from .errors import BadTarget
+from .errors import BadTarget, StoreError
 from .limits import MIB
 from .payload import ForwardSignal, count, halves, strip_content, unseal
 from .stores.protocol import Outbox, OutboxBatch, OutboxTarget
@@ -31,6 +31,7 @@ FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 60.0
 BLOCKED_WAIT_S: Final = 300.0
 IDLE_S: Final = 0.5
+STORE_WAIT_S: Final = 1.0
 TRIM_EVERY_S: Final = 30.0
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -172,7 +173,11 @@ class Forwarder:
         transport: Transport = kind(target.endpoint, self._headers[target.name], compress=target.compress)
         try:
             while not self._stopping.is_set():
-                wait_s = await self._step(target, transport)
+                try:
+                    wait_s = await self._step(target, transport)
+                except StoreError as error:  # a full disk or a busy writer passes; nothing was marked as sent
+                    logger.warning("forward target %s waits for the store: %s", target.name, error)
+                    wait_s = STORE_WAIT_S
                 if wait_s:
                     await self._sleep(target.name, wait_s)
         finally:
@@ -274,7 +279,11 @@ class Forwarder:
         last_said = 0.0
         while not self._stopping.is_set():
             before_ns = self._clock_ns() - int(longest_s * 1e9)
-            dropped = await asyncio.to_thread(self._store.trim_outbox, most, before_ns)
+            try:
+                dropped = await asyncio.to_thread(self._store.trim_outbox, most, before_ns)
+            except StoreError as error:
+                logger.warning("the forwarding queue was not trimmed: %s", error)
+                dropped = 0
             self.trimmed += dropped
             if dropped and (not last_said or time.monotonic() - last_said > 3600):
                 last_said = time.monotonic()

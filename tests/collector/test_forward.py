@@ -18,7 +18,7 @@ from collector.running import running_collector
 from collector.test_http import JSON, call_json
 from e2e.doubles.fake_collector import FakeCollector, Mode, fake_collector
 from tierlight_collector.conformance import request_json, request_proto, span_json
-from tierlight_collector.errors import BadTarget
+from tierlight_collector.errors import BadTarget, StoreBusy
 from tierlight_collector.forward import Forwarder, ForwardTarget, check_target, read_secret
 from tierlight_collector.payload import (
     count,
@@ -235,6 +235,35 @@ def test_the_outbox_over_its_limit_loses_the_oldest_and_says_how_many(store: Sto
 
     assert asyncio.run(run()) == 12
     assert len(store.outbox_batches(0, 1 << 20)) == 4
+
+
+class FlakyOutbox:
+    """A store whose writer is busy for a while."""
+
+    def __init__(self, store: Store, failures: int) -> None:
+        self.store = store
+        self.failures = failures
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("outbox_batches", "trim_outbox") and self.failures:
+            self.failures -= 1
+            return self._refuse
+        return getattr(self.store, name)
+
+    def _refuse(self, *arguments: Any) -> Any:
+        raise StoreBusy("the disk is low", retry_after_s=1)
+
+
+def test_a_store_that_is_busy_for_a_while_does_not_end_forwarding(store: Store) -> None:
+    queue(store)
+
+    async def run(target: FakeCollector) -> None:
+        flaky: Any = FlakyOutbox(store, failures=2)
+        async with forwarding(flaky, ForwardTarget("there", target.url)):
+            await until(lambda: len(target.spans) == 2)
+
+    with fake_collector() as target:
+        asyncio.run(run(target))
 
 
 # ---- from end to end ----------------------------------------------------------------------------------------
