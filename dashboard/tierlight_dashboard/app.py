@@ -72,7 +72,11 @@ def create_inner(store: Store, settings: DashboardSettings) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=800, compresslevel=5)
     for router in ROUTERS:
         app.include_router(router(site))
-    app.include_router(api_router(store))
+    app.include_router(
+        api_router(
+            store, counters=settings.ingest_counters, limits=settings.ingest_limits, clock_ns=settings.clock
+        )
+    )
     _serve_static(app, site)
     _answer_errors(app, site)
 

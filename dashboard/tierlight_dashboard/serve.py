@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tierlight_collector.costing import Costing
@@ -107,7 +107,13 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
         dashboard = create_app(
             store,
             DashboardSettings(
-                port=port, names=names, otlp_url=running.otlp_url, book=book, insecure=settings.insecure
+                port=port,
+                names=names,
+                otlp_url=running.otlp_url,
+                book=book,
+                insecure=settings.insecure,
+                ingest_counters=collector.ingest.counters.snapshot,
+                ingest_limits=asdict(collector.ingest.limits),
             ),
         )
         await stack.enter_async_context(serve_http(dashboard, pages))

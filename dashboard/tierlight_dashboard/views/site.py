@@ -72,6 +72,8 @@ class DashboardSettings:
     cache_seconds: float = 1.0
     insecure: bool = False
     accept_as_normal: Callable[[int, str, int], object] | None = None  # the watch's: (alert id, who, now)
+    ingest_counters: Callable[[], Mapping[str, int]] = dict  # for /health and /metrics
+    ingest_limits: Mapping[str, float] = field(default_factory=dict)
     targets: tuple[str, ...] = ()  # names of the notification targets, for the settings page
     send_test: Callable[[], object] | None = None  # tells all targets something harmless
     version: str = __version__
