@@ -233,8 +233,8 @@ class Appender:
             if call.response_id:
                 found.update(
                     self._connection.execute(
-                        "SELECT trace_id, span_id FROM calls WHERE response_id IS NOT NULL"
-                        " AND substr(response_id, -8) = substr(?1, -8) AND +response_id = ?1 AND project_id = ?2 AND start_ns BETWEEN ?3 AND ?4",
+                        f"SELECT trace_id, span_id FROM calls WHERE {tables.has_id('response_id', '?1')}"
+                        " AND project_id = ?2 AND +start_ns BETWEEN ?3 AND ?4",
                         (
                             call.response_id,
                             project_id,

@@ -21,7 +21,7 @@ from ..records import (
     ScoreRecord,
     SpanRecord,
 )
-from . import blocks, callrows
+from . import blocks, callrows, tables
 from .intern import SERIES_FIELDS, Dictionary
 from .protocol import Order
 
@@ -173,19 +173,11 @@ class _Query:
 def _seqs_by_id(connection: sqlite3.Connection, text: str) -> set[int]:
     """Calls with exactly this trace, span, response, call or session id, or of this user."""
     found: set[int] = set()
-    # As the indexes have it: by the last characters, a call id by its first (see `tables`).
-    for column, part in (
-        ("response_id", "-8"),
-        ("call_id", "1, 18"),
-        ("session_id", "-8"),
-        ("user_id", "-8"),
-    ):
+    for column in ("response_id", "call_id", "session_id", "user_id"):
         found.update(
             seq
             for (seq,) in connection.execute(
-                f"SELECT seq FROM calls WHERE {column} IS NOT NULL"
-                f" AND substr({column}, {part}) = substr(?1, {part}) AND +{column} = ?1 LIMIT 10000",
-                (text,),
+                f"SELECT seq FROM calls WHERE {tables.has_id(column, '?1')} LIMIT 10000", (text,)
             )
         )
     hexadecimal = text.replace("-", "").lower()
@@ -447,7 +439,7 @@ def seqs_to_purge(
         conditions.append("c.trace_id = ? AND c.span_id = ?")
         values += span
     if user:
-        conditions.append("substr(c.user_id, -8) = substr(?, -8) AND c.user_id = ?")
+        conditions.append(tables.has_id("user_id", "?", "?"))
         values += [user, user]
     if before_ns:
         conditions.append("c.start_ns < ?")

@@ -14,6 +14,7 @@ import orjson
 from tierlight.semconv import TIERLIGHT_JOIN_PREFIX
 
 from ..records import HOUR_NS, Attributes, Batch, CallRecord, ScoreRecord
+from . import tables
 from .dirty import DirtyHours
 from .intern import Interner
 
@@ -113,11 +114,11 @@ class Scorer:
         """The calls a score is about, as (seq, start_ns): one, but for a business key, which may be on many."""
         project = "c.project_id = (SELECT id FROM projects WHERE name = ?)"
         if score.call_id:
-            where, values = _by_suffix("call_id"), (score.call_id,) * 2
+            where, values = tables.has_id("call_id", "?", "?"), (score.call_id,) * 2
         elif score.span_id:
             where, values = "trace_id = ? AND span_id = ?", (score.trace_id, score.span_id)  # type: ignore[assignment]
         elif score.response_id:
-            where, values = _by_suffix("response_id"), (score.response_id,) * 2
+            where, values = tables.has_id("response_id", "?", "?"), (score.response_id,) * 2
         elif score.join_key:
             return self._joined(address_of(score), score.project)
         else:
@@ -210,14 +211,6 @@ class Scorer:
                 "SELECT start_ns FROM calls WHERE seq IN (?, ?)", (winner_seq, loser_seq)
             ).fetchall():
                 self._dirty.mark(start_ns // HOUR_NS)
-
-
-def _by_suffix(column: str) -> str:
-    """Equality with two parameters that the index on the last 8 characters answers.
-
-    The `+` matters: SQLite would put the value of `column = ?` into substr() too, and then scan the whole index.
-    """
-    return f"{column} IS NOT NULL AND substr({column}, -8) = substr(?, -8) AND +{column} = ?"
 
 
 def address_of(score: ScoreRecord) -> str:

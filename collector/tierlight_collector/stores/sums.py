@@ -205,14 +205,14 @@ def _count_scores(
         " AND c.superseded_by IS NULL AND s.value IS NOT NULL GROUP BY 1"
     )
     for kind_id, signal_id, n, total, squares in connection.execute(
-        f"SELECT c.kind_id, s.signal_id, count(*), sum(s.value), sum(s.value * s.value){scored}, 2",
+        f"SELECT +c.kind_id, s.signal_id, count(*), sum(s.value), sum(s.value * s.value){scored}, 2",
         (start_ns, end_ns),
     ):
         where = place(kind_id)
         if where is not None:
             _add_score(cells[where].scores, signals[signal_id], ScoreSums(n, total, squares))
     for kind_id, n in connection.execute(
-        f"SELECT c.kind_id, count(DISTINCT c.seq){scored}", (start_ns, end_ns)
+        f"SELECT +c.kind_id, count(DISTINCT c.seq){scored}", (start_ns, end_ns)
     ):
         where = place(kind_id)
         if where is not None:

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Final
 
 from sqlalchemy import Index, Table, UniqueConstraint, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import Field, SQLModel
+
+# Which part of each id of `calls` is indexed, as arguments of substr; see `has_id`.
+_ID_PARTS: Final = {"response_id": "-8", "call_id": "1, 18", "session_id": "-8", "user_id": "-8"}
 
 
 class SchemaVersion(SQLModel, table=True):
@@ -127,16 +131,16 @@ class Call(SQLModel, table=True):
         Index("ix_calls_kind_start", "kind_id", "start_ns"),  # filtered lists
         # Calls without an id of the provider's are matched with their duplicates by time.
         Index("ix_calls_anonymous", "start_ns", sqlite_where=text("response_id IS NULL")),
-        # The last characters of an id are the random ones: a third of an index on the whole text.
-        Index(
-            "ix_calls_response", text("substr(response_id, -8)"), sqlite_where=text("response_id IS NOT NULL")
+        # Parts of ids take a third of an index on the whole. The last characters are the random ones, but a
+        # UUIDv7 begins with its time: its entries lie beside those of the same moment, not all over the index.
+        *(
+            Index(
+                f"ix_calls_{column.removesuffix('_id')}",
+                text(f"substr({column}, {part})"),
+                sqlite_where=text(f"{column} IS NOT NULL"),
+            )
+            for column, part in _ID_PARTS.items()
         ),
-        # A UUIDv7 begins with its time: entries lie beside those of the same moment, not all over the index.
-        Index("ix_calls_call", text("substr(call_id, 1, 18)"), sqlite_where=text("call_id IS NOT NULL")),
-        Index(
-            "ix_calls_session", text("substr(session_id, -8)"), sqlite_where=text("session_id IS NOT NULL")
-        ),
-        Index("ix_calls_user", text("substr(user_id, -8)"), sqlite_where=text("user_id IS NOT NULL")),
     )
     seq: int = Field(primary_key=True)  # arrival number
     project_id: int
@@ -472,6 +476,17 @@ class AuditRow(SQLModel, table=True):
     action: str
     subject: str
     detail: str
+
+
+def has_id(column: str, *values: str) -> str:
+    """The condition that an id of `calls` equals a parameter, in the words its index answers to.
+
+    `values` are the parameter's one or two occurrences. The `+` matters: SQLite would put the value of
+    `column = ?` into the substr of the column as well, and walk through the whole index for what is left.
+    """
+    first, second = values[0], values[-1]
+    part = _ID_PARTS[column]
+    return f"{column} IS NOT NULL AND substr({column}, {part}) = substr({first}, {part}) AND +{column} = {second}"
 
 
 def table(model: type[SQLModel]) -> Table:
