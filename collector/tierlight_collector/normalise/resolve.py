@@ -139,7 +139,23 @@ def resolve(facts: Sequence[SpanFacts]) -> dict[SpanKey, Settled]:
         for key in groups_by_winner[winners[outer]]:
             verdict = settled[key]
             settled[key] = replace(verdict, superseded_by=successor, taken={}, flags=())
-    return settled
+    return {key: _ended(key, settled) for key in settled}
+
+
+def _ended(key: SpanKey, settled: Mapping[SpanKey, Settled]) -> Settled:
+    """The verdict with the call at the end of its line; in a circle (parents of each other) the least key counts."""
+    line = [key]
+    while (after := settled[line[-1]].superseded_by) is not None:
+        if after in line:
+            end = min(line[line.index(after) :])
+            break
+        line.append(after)
+    else:
+        end = line[-1]
+    verdict = settled[key]
+    if end == key:
+        return verdict if verdict.superseded_by is None else replace(verdict, superseded_by=None)
+    return verdict if verdict.superseded_by == end else replace(verdict, superseded_by=end)
 
 
 def _final(
