@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from .protocol import OutboxBatch, OutboxTarget
+from .protocol import OutboxBatch, OutboxTarget, OutboxWaiting
 
 T = TypeVar("T")
 
@@ -35,6 +35,16 @@ class OutboxTables:
                     break
                 found.append(OutboxBatch(seq, signal, payload, spans, created_ns))
         return found
+
+    def outbox_waiting(self, after: int) -> OutboxWaiting:
+        """How much waits with `seq >= after`, of whatever signal."""
+        with self._read() as connection:
+            row = connection.execute(
+                "SELECT count(*), ifnull(sum(spans), 0), ifnull(sum(nbytes), 0), ifnull(max(seq), 0)"
+                " FROM outbox WHERE seq >= ?",
+                (after,),
+            ).fetchone()
+        return OutboxWaiting(*row)
 
     def outbox_targets(self) -> list[OutboxTarget]:
         with self._read() as connection:

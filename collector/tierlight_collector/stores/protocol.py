@@ -225,11 +225,24 @@ class OutboxTarget:
     dropped: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class OutboxWaiting:
+    """What is behind a cursor of the outbox; `last_seq` is 0 when nothing is."""
+
+    requests: int
+    spans: int
+    nbytes: int
+    last_seq: int
+
+
 class Outbox(Protocol):
     """The durable queue of forwarding; filled in the same transaction as the calls (`Batch.forward`)."""
 
     def outbox_batches(self, after: int, max_bytes: int) -> list[OutboxBatch]:
         """Waiting batches with `seq >= after`, oldest first, at most `max_bytes` of payload (but at least one)."""
+
+    def outbox_waiting(self, after: int) -> OutboxWaiting:
+        """How much waits with `seq >= after`, of whatever signal."""
 
     def outbox_targets(self) -> list[OutboxTarget]: ...
 

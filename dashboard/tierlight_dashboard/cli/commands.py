@@ -6,7 +6,7 @@ import typer
 
 from tierlight import __version__
 
-from . import data, facts, prices, run
+from . import data, delivery, facts, prices, run, transfer
 
 app = typer.Typer(
     name="tierlight",
@@ -33,5 +33,5 @@ def root(
     """Options of every command."""
 
 
-for group in (run, facts, prices, data):
+for group in (run, facts, prices, data, transfer, delivery):
     group.register(app)

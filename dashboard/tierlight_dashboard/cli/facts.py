@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
 
 def routes(store: StoreOption, format: FormatOption = Format.table, since: SinceOption = "") -> None:
     """Routes with their calls, cost, latency and errors."""
-    when = TimeRange(_since_ns(since), time.time_ns() + _UNITS_NS["d"])
+    when = TimeRange(since_ns(since), time.time_ns() + _UNITS_NS["d"])
     with reading(store) as opened:
         sums = {rollup.key[0]: rollup for rollup in opened.rollups(when, ("route",), Filters())}
         rows = [
@@ -76,7 +76,7 @@ def calls(
         route=tuple(route or ()),
         purpose=() if purpose == "all" else (purpose,),
         error=True if errors else None,
-        start_ns=_since_ns(since),
+        start_ns=since_ns(since),
     )
     if limit is None and format is Format.table:
         limit = TABLE_CALLS
@@ -121,7 +121,8 @@ def _call_rows(store: Store, where: Filters, limit: int | None) -> Iterator[dict
         left = None if left is None else left - len(page.rows)
 
 
-def _since_ns(since: str) -> int:
+def since_ns(since: str) -> int:
+    """The moment that long ago, 0 for no limit."""
     if not since:
         return 0
     match = re.fullmatch(r"(\d{1,6})([mhd])", since)

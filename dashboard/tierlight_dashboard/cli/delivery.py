@@ -1,0 +1,217 @@
+"""`tierlight forward status | pause | resume | skip` and `tierlight spool import`: what waits to be sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+
+from tierlight._encode import partial_success
+from tierlight._spool import Claim, Spool, request_size
+from tierlight_collector.errors import CollectorError
+from tierlight_collector.forward import read_secret
+from tierlight_collector.stores.protocol import OutboxTarget, Store
+
+from .options import FormatOption, StoreOption, data_folder, fail, reading, writing
+from .output import Format, emit
+
+TARGET_COLUMNS = (
+    "name",
+    "state",
+    "waiting_requests",
+    "waiting_spans",
+    "waiting_bytes",
+    "sent",
+    "dropped",
+    "last_error",
+)
+_NEVER = (400, 413, 415, 422)  # the collector will not take it whenever it is sent
+TIMEOUT_S = 30.0
+
+TargetArgument = Annotated[str, typer.Argument(help="Name of the target, as `status` shows it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    forwarding = typer.Typer(help="Targets that spans are sent on to.", no_args_is_help=True)
+    for command in (status, pause, resume, skip):
+        forwarding.command()(command)
+    app.add_typer(forwarding, name="forward")
+    spooling = typer.Typer(help="What an application could not send.", no_args_is_help=True)
+    spooling.command("import")(import_)
+    app.add_typer(spooling, name="spool")
+
+
+# ---- forwarding -----------------------------------------------------------------------------------------
+
+
+def status(store: StoreOption, format: FormatOption = Format.table) -> None:
+    """Where each target stands and what waits for it, also while a server runs."""
+    with reading(store) as opened:
+        rows = []
+        for target in opened.outbox_targets():
+            waiting = opened.outbox_waiting(target.next_seq)
+            rows.append(
+                {
+                    "name": target.name,
+                    "state": target.state,
+                    "waiting_requests": waiting.requests,
+                    "waiting_spans": waiting.spans,
+                    "waiting_bytes": waiting.nbytes,
+                    "sent": target.sent,
+                    "dropped": target.dropped,
+                    "attempts": target.attempts,
+                    "last_error": target.last_error or None,
+                }
+            )
+    emit(rows, TARGET_COLUMNS, format, empty="No targets: start `tierlight up --forward URL`.")
+
+
+def pause(target: TargetArgument, store: StoreOption) -> None:
+    """Send nothing to a target until `resume`; what arrives waits. Stop the server first."""
+    with _changing(store, target) as (opened, found):
+        opened.save_outbox_target(replace(found, state="paused"))
+    typer.echo(f"{target} is paused")
+
+
+def resume(target: TargetArgument, store: StoreOption) -> None:
+    """Let a paused or blocked target be tried again. Stop the server first."""
+    with _changing(store, target) as (opened, found):
+        opened.save_outbox_target(replace(found, state="ok", attempts=0, last_error=""))
+    typer.echo(f"{target} is tried again at the next start")
+
+
+def skip(
+    target: TargetArgument,
+    store: StoreOption,
+    all: Annotated[bool, typer.Option("--all", help="Everything that waits, not only the oldest.")] = False,
+) -> None:
+    """Give up what waits for a target: the oldest request, which it may choke on, or all. Stop the server first."""
+    with _changing(store, target) as (opened, found):
+        waiting = opened.outbox_waiting(found.next_seq)
+        oldest = opened.outbox_batches(found.next_seq, 1)
+        spans = waiting.spans if all else sum(batch.spans for batch in oldest)
+        next_seq = waiting.last_seq + 1 if all else oldest[0].seq + 1 if oldest else found.next_seq
+        if oldest:
+            opened.save_outbox_target(
+                replace(found, next_seq=next_seq, dropped=found.dropped + spans, attempts=0)
+            )
+    typer.echo(f"{spans:,} spans skipped")
+
+
+@contextmanager
+def _changing(store: str, name: str) -> Iterator[tuple[Store, OutboxTarget]]:
+    with writing(store) as opened:
+        targets = {target.name: target for target in opened.outbox_targets()}
+        if name not in targets:
+            known = ", ".join(targets) or "there are none"
+            raise fail(f"no target is named {name}: {known}")
+        try:
+            yield opened, targets[name]
+        except CollectorError as error:
+            raise fail(str(error)) from error
+
+
+# ---- the SDK's spool ------------------------------------------------------------------------------------
+
+
+def import_(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The spool; without it $TIERLIGHT_SPOOL, else where this user's applications keep it."
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str,
+        typer.Option(help="Base URL of the collector; also $OTEL_EXPORTER_OTLP_ENDPOINT."),
+    ] = "",
+    header: Annotated[
+        list[str] | None,
+        typer.Option(help="Header to send, as name=value, name=env:VARIABLE or name=file:PATH."),
+    ] = None,
+) -> None:
+    """Send what applications could not, and kept; a file is deleted when the collector has all of it.
+
+    Files that a living process writes or sends are left to it. Sending twice is harmless.
+    """
+    place = folder or spool_folder()
+    if not place.is_dir():
+        raise fail(f"there is no spool at {place}")
+    url = (endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://127.0.0.1:4318").rstrip("/")
+    lost: dict[str, int] = {}
+    try:
+        spool = Spool(place, lambda reason, count: lost.update({reason: lost.get(reason, 0) + count}))
+        headers = dict(_header(each) for each in header or ())
+    except (OSError, CollectorError) as error:
+        raise fail(str(error)) from error
+    files = delivered = refused = 0
+    problem = ""
+    with httpx.Client(timeout=TIMEOUT_S, headers=headers, follow_redirects=False) as client:
+        while not problem and (claim := spool.claim()) is not None:
+            sent, rejected, problem = _send(client, url, claim)
+            delivered, refused = delivered + sent, refused + rejected
+            files += not problem
+    typer.echo(f"{files:,} files, {delivered:,} spans and scores delivered, {refused:,} refused")
+    for reason, count in lost.items():
+        typer.echo(f"{count:,} dropped: {reason}", err=True)
+    if problem:
+        raise fail(f"{problem}: the rest stays in {place}", code=1)
+
+
+def spool_folder() -> Path:
+    """Where the SDK keeps what it cannot send, unless `configure()` says otherwise."""
+    said = os.environ.get("TIERLIGHT_SPOOL", "").strip()
+    if said and said.lower() not in ("0", "1", "true", "false", "yes", "no", "on", "off"):
+        return Path(said)
+    data = os.environ.get("TIERLIGHT_DATA_DIR", "").strip()
+    return (Path(data) if data else data_folder()) / "spool"
+
+
+def _send(client: httpx.Client, url: str, claim: Claim) -> tuple[int, int, str]:
+    """Delivered, refused, and what stopped it ("" when the file is done with)."""
+    delivered = refused = 0
+    problem = ""
+    while not problem and (body := claim.next()) is not None:
+        try:
+            answer = client.post(
+                f"{url}/v1/{claim.signal}", content=body, headers={"content-type": "application/x-protobuf"}
+            )
+        except httpx.HTTPError as error:
+            problem = f"{url} cannot be reached ({type(error).__name__})"
+            break
+        size = request_size(body)
+        if answer.is_success:
+            rejected = _rejected(answer.content)
+            delivered, refused = delivered + size - rejected, refused + rejected
+        elif answer.status_code in _NEVER:
+            refused += size
+        else:
+            problem = f"{url} answered {answer.status_code}"
+            break
+        claim.passed(body)
+    if problem:
+        claim.release()
+    else:
+        claim.delete()
+    return delivered, refused, problem
+
+
+def _rejected(answer: bytes) -> int:
+    try:
+        return partial_success(answer)[0]
+    except (ValueError, IndexError):
+        return 0  # it was taken; what else it says is not OTLP
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise fail("expected --header name=value")
+    return name.strip().lower(), read_secret(value)
