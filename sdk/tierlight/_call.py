@@ -49,6 +49,7 @@ class Call:
     _scores: dict[str, float] | None = None
     _observed: ResponseFacts | None = None
     _first_perf: int | None = None
+    _end_perf: int | None = None
     _inner_calls: int = 0
     _inner_last: object = None
     _inner_facts: ResponseFacts | None = None
@@ -173,6 +174,10 @@ class Call:
         """Note that the first chunk of the answer is there."""
         if self._first_perf is None:
             self._first_perf = self.runtime.clock.perf_ns()
+
+    def answer_arrived(self) -> None:
+        """Note that the answer is whole: what is done with it before the end is not the call's time."""
+        self._end_perf = self.runtime.clock.perf_ns()
 
     def take_score(self, name: str, value: float) -> None:
         """Put a score on the span: on the one of the request inside, where that is the real call."""
@@ -360,7 +365,8 @@ class Call:
         return record
 
     def _span_record(self, name: str, attributes: Attributes) -> FinishedCall:
-        end_ns = self.start_ns + self.runtime.clock.perf_ns() - self._perf
+        end_perf = self._end_perf if self._end_perf is not None else self.runtime.clock.perf_ns()
+        end_ns = self.start_ns + end_perf - self._perf
         return FinishedCall(
             self.trace_id, self.span_id, self.parent_span_id, name, self.start_ns, end_ns, attributes
         )

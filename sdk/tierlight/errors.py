@@ -6,6 +6,7 @@ TierlightError
 ├── ScoreError            a score that cannot be right (not finite, no name)
 └── RoutingError          the router could not serve the call
     ├── NoTarget              no eligible target was left
+    ├── ProviderError         a provider refused a request of the router's own clients, or could not be reached
     └── DeadlineExceeded      the deadline of the whole chain of attempts ran out
 """
 
@@ -34,6 +35,37 @@ class RoutingError(TierlightError):
 
 class NoTarget(RoutingError):
     """No eligible target was left to try."""
+
+
+class ProviderError(RoutingError):
+    """A provider refused a request, or could not be reached.
+
+    Attributes:
+        status_code: HTTP status, None where no answer came.
+        code: the provider's own word for it, such as `model_not_found`; "" without one.
+        retry_after_s: how long the provider asks to wait, None where it does not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        code: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class ProviderTimeout(ProviderError, TimeoutError):
+    """A provider did not answer in time. What it did until then it may still bill."""
+
+
+class ProviderUnreachable(ProviderError, ConnectionError):
+    """The connection to a provider failed."""
 
 
 class DeadlineExceeded(RoutingError):
