@@ -142,9 +142,7 @@ class Calls:
 
     @cached_property
     def sums(self) -> Panel[Rollup]:
-        return self.site.panel(
-            lambda: total(self.site.store.rollups(self.state.window, (), self.state.where()))
-        )
+        return self.site.panel(lambda: total(self.site.rollups(self.state.window, (), self.state.where())))
 
     @cached_property
     def summary(self) -> list[str]:
@@ -186,7 +184,7 @@ class Calls:
         """What can be chosen in the filters, from the sums of the window: never from the calls."""
         parts = self.site.recent(
             f"options {self.state.window}",
-            lambda: self.site.store.rollups(self.state.window, ("route", "model"), Filters(purpose=())),
+            lambda: self.site.rollups(self.state.window, ("route", "model"), Filters(purpose=())),
         )
         return {
             "route": sorted({p.key[0] for p in parts})[:500],

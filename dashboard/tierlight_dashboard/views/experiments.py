@@ -96,7 +96,7 @@ class ExperimentPage(Experiments):
     @cached_property
     def arms(self) -> list[Arm]:
         """The route's calls of both models in the page's range, shadow calls included."""
-        parts = self.site.store.rollups(
+        parts = self.site.rollups(
             self.state.window,
             ("model",),
             self.state.where(route=(self.e.route,), purpose=("production", "shadow")),

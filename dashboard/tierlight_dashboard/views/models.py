@@ -70,7 +70,7 @@ class Models:
         return self.site.panel(self.rows)
 
     def rows(self) -> list[ModelRow]:
-        parts = self.site.store.rollups(
+        parts = self.site.rollups(
             self.state.window, ("route", "provider", "model", "tier"), self.state.where()
         )
         groups: dict[tuple[str, str, str], list[Rollup]] = {}

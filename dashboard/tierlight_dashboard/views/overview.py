@@ -61,17 +61,21 @@ class Overview:
     def __init__(self, site: Site, state: State, formats: Formats) -> None:
         self.site, self.state, self.f = site, state, formats
 
+    @property
+    def _asked(self) -> str:
+        """All of the address that a panel's figures and their words depend on."""
+        state = self.state
+        return f"{state.window} {state.where()} {state.zone_name} {state.get('spend')} {self.f.currency}"
+
     @cached_property
     def _parts(self) -> list[Rollup]:
-        key = f"parts {self.state.window} {self.state.where()}"
-        make = lambda: self.site.store.rollups(  # noqa: E731
+        return self.site.rollups(
             self.state.window, ("route", "provider", "model", "tier"), self.state.where()
         )
-        return self.site.recent(key, make)
 
     @cached_property
     def _series(self) -> list[list[Rollup | None]]:
-        found = self.site.store.series(
+        found = self.site.series(
             self._buckets.window, self._buckets.step, self.state.zone_name, ("tier",), self.state.where()
         )
         tiers = {
@@ -106,13 +110,13 @@ class Overview:
 
     @cached_property
     def kpis(self) -> Panel[Kpis]:
-        return self.site.panel(self._kpis)
+        return self.site.panel(lambda: self.site.recent(f"kpis {self._asked}", self._kpis))
 
     def _kpis(self) -> Kpis:
         sums = total(self._parts)
         before = None
         if self.site.reaches_back(self.state):
-            before = total(self.site.store.rollups(self.state.previous, (), self.state.where()))
+            before = total(self.site.rollups(self.state.previous, (), self.state.where()))
         daily = [
             sum(r.cost_nusd for r in column if r is not None) for column in zip(*self._series, strict=True)
         ]
@@ -135,7 +139,7 @@ class Overview:
 
     @cached_property
     def spend(self) -> Panel[Spend]:
-        return self.site.panel(self._spend)
+        return self.site.panel(lambda: self.site.recent(f"spend {self._asked}", self._spend))
 
     def _spend(self) -> Spend:
         share = self.state.get("spend") == "share"
@@ -177,7 +181,7 @@ class Overview:
 
     @cached_property
     def routes(self) -> Panel[list[RouteRow]]:
-        return self.site.panel(self._routes)
+        return self.site.panel(lambda: self.site.recent(f"rows {self._asked}", self._routes))
 
     def _routes(self) -> list[RouteRow]:
         return route_rows(self._parts, self.site.preferences(), self.site.open_alerts(), self.advice)
@@ -187,7 +191,7 @@ class Overview:
         rows = (self.routes.value or [])[:TOP_ROUTES]
         if not rows:
             return {}
-        found = self.site.store.series(
+        found = self.site.series(
             self._buckets.window,
             self._buckets.step,
             self.state.zone_name,

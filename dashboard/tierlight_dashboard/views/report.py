@@ -47,7 +47,7 @@ def _report(site: Site, route: str) -> str:
     start = state.window.start_ns
     before = TimeRange(start - WEEK_NS, start)
     earlier = route_rows(
-        site.store.rollups(before, ("route", "provider", "model", "tier"), state.where(route=(route,))),
+        site.rollups(before, ("route", "provider", "model", "tier"), state.where(route=(route,))),
         page.prefs,
         (),
         (),

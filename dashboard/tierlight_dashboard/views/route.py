@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fastapi import APIRouter, HTTPException, Request
@@ -60,9 +61,7 @@ class RoutePage:
 
     @cached_property
     def _parts(self) -> list[Rollup]:
-        return self.site.store.rollups(
-            self.state.window, ("route", "provider", "model", "tier"), self._where()
-        )
+        return self.site.rollups(self.state.window, ("route", "provider", "model", "tier"), self._where())
 
     @cached_property
     def row(self) -> RouteRow | None:
@@ -74,7 +73,7 @@ class RoutePage:
         """How quality moved against the period before."""
         if not self.site.reaches_back(self.state) or self.row is None or self.row.quality is None:
             return ""
-        earlier = total(self.site.store.rollups(self.state.previous, (), self._where()))
+        earlier = total(self.site.rollups(self.state.previous, (), self._where()))
         quality = quality_of(earlier, self.row.quality.score)
         return compared(self.row.quality.interval, quality.interval if quality else None)
 
@@ -102,7 +101,7 @@ class RoutePage:
     @cached_property
     def _series(self) -> dict[tuple[str, str], list[Rollup | None]]:
         """Rollups per bucket of each (model, tier)."""
-        found = self.site.store.series(
+        found = self.site.series(
             self.buckets.window, self.buckets.step, self.state.zone_name, ("model", "tier"), self._where()
         )
         keys = {(r.key[0], r.key[1]) for _, r in found}
@@ -324,7 +323,7 @@ class RoutePage:
     def hourly(self) -> Markup:
         """p50 and p95 per hour as JSON for the zoomable chart, safe inside a script element."""
         state = self.state
-        found = self.site.store.series(self.buckets.window, "hour", state.zone_name, (), self._where())
+        found = self.site.series(self.buckets.window, "hour", state.zone_name, (), self._where())
         data = {
             "zone": state.zone_name,
             "t": [int(when.timestamp()) for when, _ in found],
@@ -338,26 +337,19 @@ class RoutePage:
     @cached_property
     def slices(self) -> list[Slice]:
         """By model, arm and environment; worst quality first, then most errors."""
+        groups: dict[tuple[str, str, str], list[Rollup]] = {}
+        for part in self._parts:
+            groups.setdefault(("model", part.key[2], part.key[3]), []).append(part)
+        for part in self.site.rollups(self.state.window, ("arm", "env"), self._where()):
+            groups.setdefault(("arm", part.key[0], ""), []).append(part)
+            groups.setdefault(("env", part.key[1], ""), []).append(part)
+        kinds = Counter(by for by, _, _ in groups)
         found = []
-        for by in ("model", "arm", "env"):
-            parts = self.site.store.rollups(
-                self.state.window,
-                ("route", "provider", "model", "tier") if by == "model" else ("route", by),
-                self._where(),
-            )
-            if by != "model" and len(parts) < 2:
+        for (by, name, tier), pieces in groups.items():
+            if by != "model" and kinds[by] < 2:  # one environment is no slice
                 continue
-            for part in parts:
-                sums = Rollup(
-                    **{
-                        **{name: getattr(part, name) for name in Rollup.__slots__},
-                        "key": (self.route, "", "", ""),
-                    }
-                )
-                rows = route_rows([sums], self.prefs, (), ())
-                name = part.key[2] if by == "model" else part.key[1]
-                tier = part.key[3] if by == "model" else ""
-                found.append(Slice(by, name or "(none)", tier, rows[0]))
+            sums = replace(total(pieces), key=(self.route, "", name, tier))
+            found.append(Slice(by, name or "(none)", tier, route_rows([sums], self.prefs, (), ())[0]))
         return sorted(
             found,
             key=lambda s: (

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from tierlight.semconv import TIERS
-from tierlight_collector.records import Dim, Rollup
+from tierlight_collector.records import Rollup
 from tierlight_collector.rollup import percentile
 
 from . import charts, fmt
@@ -78,16 +78,17 @@ class Routes:
         return self.site.panel(self.rows)
 
     def rows(self) -> list[RouteRow]:
-        state, store = self.state, self.site.store
-        dims: tuple[Dim, ...] = ("route", "provider", "model", "tier")
-        parts = self.site.recent(
-            f"parts {state.window} {state.where()}", lambda: store.rollups(state.window, dims, state.where())
-        )
+        state = self.state
+        parts = self.site.rollups(state.window, ("route", "provider", "model", "tier"), state.where())
         before = None
         if state.get("compare") == "prev" and self.site.reaches_back(state):
-            before = {r.key[0]: r for r in store.rollups(state.previous, ("route",), state.where())}
+            before = {r.key[0]: r for r in self.site.rollups(state.previous, ("route",), state.where())}
         rows = route_rows(
-            parts, self.site.preferences(), self.site.open_alerts(), store.recommendations(), before
+            parts,
+            self.site.preferences(),
+            self.site.open_alerts(),
+            self.site.recent("recommendations", self.site.store.recommendations),
+            before,
         )
         wanted = state.get("q").casefold()
         status = state.get("status")
@@ -130,7 +131,7 @@ class Routes:
     def sparks(self) -> dict[str, list[float | None]]:
         if not self.shown:
             return {}
-        found = self.site.store.series(
+        found = self.site.series(
             self._buckets.window,
             self._buckets.step,
             self.state.zone_name,

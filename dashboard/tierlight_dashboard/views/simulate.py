@@ -31,7 +31,7 @@ class Simulation:
 
     @cached_property
     def _parts(self) -> list[Rollup]:
-        return self.site.store.rollups(
+        return self.site.rollups(
             self.state.window, ("route", "provider", "model", "tier"), self.state.where()
         )
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from fastapi import HTTPException, Request
@@ -31,12 +31,13 @@ from tierlight._version import __version__
 from tierlight.pricing import PriceBook
 from tierlight_collector.decisions import Alert, AlertMute
 from tierlight_collector.errors import CollectorError
-from tierlight_collector.records import HOUR_NS, RouteInfo
+from tierlight_collector.records import HOUR_NS, Dim, Filters, Rollup, RouteInfo, TimeRange
 from tierlight_collector.stores.protocol import Store
 
 from ..analysis.preferences import Preferences, preferences
 from . import fmt, glyphs, urlstate
 from .charts import Chart
+from .memory import Memory
 from .urlstate import State, route_path
 
 log = logging.getLogger("tierlight.dashboard")
@@ -69,7 +70,7 @@ class DashboardSettings:
     clock: Callable[[], int] = time.time_ns
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     book: PriceBook | None = None  # None: list prices
-    cache_seconds: float = 1.0
+    cache_seconds: float = 1.0  # how long an answer of the store is good at least; 0 asks every time
     insecure: bool = False
     accept_as_normal: Callable[[int, str, int], object] | None = None  # the watch's: (alert id, who, now)
     ingest_counters: Callable[[], Mapping[str, int]] = dict  # for /health and /metrics
@@ -94,13 +95,15 @@ class Site:
         self.store = store
         self.settings = settings
         self.panels = ThreadPoolExecutor(max_workers=8, thread_name_prefix="panel")
-        self._kept: dict[str, tuple[float, Any]] = {}
+        self.renewing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="renew")
+        self._memory = Memory(self.renewing, settings.cache_seconds)
         self.static = static_files(HERE / "static")
         self.env = environment({name: f"/static/{f.hashed}" for name, f in self.static.items()})
 
     def close(self) -> None:
         """Let the panels' threads go."""
         self.panels.shutdown(wait=False, cancel_futures=True)
+        self.renewing.shutdown(wait=False, cancel_futures=True)
 
     @property
     def now_ns(self) -> int:
@@ -110,25 +113,35 @@ class Site:
     def book(self) -> PriceBook:
         return self.settings.book or PriceBook.default()
 
-    # ---- facts that every page needs: asked at most once a second -----------------------------------------
+    # ---- the store's answers, kept a while -----------------------------------------------------------------
 
     def recent(self, key: str, make: Callable[[], T]) -> T:
-        """`make()`, or its result of less than a second ago."""
-        kept = self._kept.get(key)
-        now = time.monotonic()
-        if kept is not None and now < kept[0]:
-            value: T = kept[1]
-            return value
-        value = make()
-        if self.settings.cache_seconds > 0:
-            if len(self._kept) > 512:
-                self._kept.clear()
-            self._kept[key] = (now + self.settings.cache_seconds, value)
-        return value
+        """`make()`, or what it gave a short while ago."""
+        return self._memory.get(key, make)
 
     def forget(self) -> None:
         """Drop what was kept: after a person changed something they must see it."""
-        self._kept.clear()
+        self._memory.forget()
+
+    def rollups(self, when: TimeRange, group_by: tuple[Dim, ...], where: Filters) -> list[Rollup]:
+        """The store's rollups, kept a while."""
+        return self.recent(
+            f"rollups {when} {group_by} {where}", lambda: self.store.rollups(when, group_by, where)
+        )
+
+    def series(
+        self,
+        when: TimeRange,
+        step: Literal["hour", "day"],
+        zone: str,
+        group_by: tuple[Dim, ...],
+        where: Filters,
+    ) -> list[tuple[datetime, Rollup]]:
+        """The store's series, kept a while."""
+        return self.recent(
+            f"series {when} {step} {zone} {group_by} {where}",
+            lambda: self.store.series(when, step, zone, group_by, where),
+        )
 
     def routes(self) -> list[RouteInfo]:
         return self.recent("routes", self.store.routes)
@@ -352,6 +365,11 @@ class Shell:
     @cached_property
     def newest_ns(self) -> int | None:
         return max((r.last_ns for r in self._site.routes()), default=None)
+
+    @property
+    def until_ns(self) -> int:
+        """Where the window ends for a reader: not after now."""
+        return min(self._state.window.end_ns, self._site.now_ns)
 
     @cached_property
     def is_stale(self) -> bool:

@@ -20,6 +20,7 @@ from .fmt import NANO, at, visible
 
 RANGES: Final = ("24h", "7d", "30d", "90d", "custom")
 PAGE_ROWS: Final = 50
+MINUTE_NS: Final = 60 * NANO
 LONGEST_RANGE_DAYS: Final = 400
 LONGEST_VALUE: Final = 512
 MOST_VALUES: Final = 20
@@ -177,10 +178,14 @@ def _midnight(ns: int, zone: tzinfo, days_back: int) -> int:
 
 
 def named_window(name: str, now_ns: int, zone: tzinfo) -> TimeRange:
-    """The window of "24h" (24 whole hours and the running one) or of N days back from local midnight to now."""
+    """The window of "24h" (23 whole hours and the running one) or of N days, today with them, up to now.
+
+    It ends with the running minute, so that the same question is asked, and can be answered from memory, for a minute.
+    """
+    end = (now_ns // MINUTE_NS + 1) * MINUTE_NS
     if name == "24h":
-        return TimeRange(now_ns // HOUR_NS * HOUR_NS - 23 * HOUR_NS, now_ns + 1)
-    return TimeRange(_midnight(now_ns, zone, int(name[:-1]) - 1), now_ns + 1)
+        return TimeRange(now_ns // HOUR_NS * HOUR_NS - 23 * HOUR_NS, end)
+    return TimeRange(_midnight(now_ns, zone, int(name[:-1]) - 1), end)
 
 
 def fitting_range(first_ns: int | None, now_ns: int) -> str:
@@ -248,7 +253,7 @@ def _window(
     chosen = values.get("range", "custom" if "from" in values else default_range)
     if chosen == "custom":
         start = read_time(values.get("from", ""), zone)
-        end = read_time(values["to"], zone) if "to" in values else now_ns + 1
+        end = read_time(values["to"], zone) if "to" in values else (now_ns // MINUTE_NS + 1) * MINUTE_NS
         if start is not None and end is not None and start < end:
             if end - start > LONGEST_RANGE_DAYS * 24 * HOUR_NS:
                 notes.append(f"the range is longer than {LONGEST_RANGE_DAYS} days; it was cut at its start")

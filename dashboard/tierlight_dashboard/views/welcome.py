@@ -102,7 +102,6 @@ def router(site: Site) -> APIRouter:
 
     @pages.get("/welcome")
     def welcome(request: Request) -> Response:
-        site.forget()
         state = site.state(request)
         model = {"p": Welcome(site, state), "clients": CLIENTS}
         return site.render(
