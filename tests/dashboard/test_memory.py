@@ -41,7 +41,7 @@ class Source:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tierlight_dashboard.views.memory.time.monotonic", lambda: now[0])
     return now
 
 

@@ -183,7 +183,7 @@ class Calls:
     def options(self) -> dict[str, list[str]]:
         """What can be chosen in the filters, from the sums of the window: never from the calls."""
         parts = self.site.recent(
-            f"options {self.state.window}",
+            f"options {self.site.span(self.state.window)}",
             lambda: self.site.rollups(self.state.window, ("route", "model"), Filters(purpose=())),
         )
         return {

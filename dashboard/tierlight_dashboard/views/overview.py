@@ -65,7 +65,7 @@ class Overview:
     def _asked(self) -> str:
         """All of the address that a panel's figures and their words depend on."""
         state = self.state
-        return f"{state.window} {state.where()} {state.zone_name} {state.get('spend')} {self.f.currency}"
+        return f"{self.site.span(state.window)} {state.where()} {state.zone_name} {state.get('spend')} {self.f.currency}"
 
     @cached_property
     def _parts(self) -> list[Rollup]:

@@ -123,6 +123,10 @@ class Site:
         """Drop what was kept: after a person changed something they must see it."""
         self._memory.forget()
 
+    def span(self, when: TimeRange) -> str:
+        """The name of a window for `recent`: one that reaches to now is the same question a minute later."""
+        return f"{when.start_ns} to {'now' if when.end_ns >= self.now_ns else when.end_ns}"
+
     def rollups(self, when: TimeRange, group_by: tuple[Dim, ...], where: Filters) -> list[Rollup]:
         """The store's rollups, kept a while."""
         return self.recent(
@@ -139,7 +143,7 @@ class Site:
     ) -> list[tuple[datetime, Rollup]]:
         """The store's series, kept a while."""
         return self.recent(
-            f"series {when} {step} {zone} {group_by} {where}",
+            f"series {self.span(when)} {step} {zone} {group_by} {where}",
             lambda: self.store.series(when, step, zone, group_by, where),
         )
 

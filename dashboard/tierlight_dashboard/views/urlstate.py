@@ -99,9 +99,15 @@ class State:
     def previous(self) -> TimeRange:
         """The window of the same length just before this one."""
         length = self.window.end_ns - self.window.start_ns
-        if self.range in ("7d", "30d", "90d"):  # whole days back, so that like is compared with like
+        end = self.window.end_ns - length
+        if self.range in (
+            "7d",
+            "30d",
+            "90d",
+        ):  # whole days back, up to the same hour: like is compared with like
             length = int(self.range[:-1]) * 24 * HOUR_NS
-        return TimeRange(self.window.start_ns - length, self.window.end_ns - length)
+            end = (self.window.end_ns - length) // HOUR_NS * HOUR_NS
+        return TimeRange(self.window.start_ns - length, end)
 
     def where(self, **changes: object) -> Filters:
         """The filters that rollups understand."""
