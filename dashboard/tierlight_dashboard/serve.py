@@ -169,6 +169,8 @@ def serving_in_thread(settings: ServeSettings) -> Iterator[Running]:
     finally:
         loop.call_soon_threadsafe(stopped.set)
         thread.join(timeout=15)
+        if not thread.is_alive():
+            loop.close()
 
 
 async def _watch(running: Running, every_s: float) -> None:
