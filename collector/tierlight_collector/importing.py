@@ -22,7 +22,7 @@ from .errors import BadRequest, InvalidRecord
 from .foreign import read_line
 from .limits import IngestLimits
 from .normalise import normalise, normalise_log
-from .records import Batch, NormalisedSpan, ScoreRecord, SpanRecord
+from .records import HOUR_NS, Batch, NormalisedSpan, ScoreRecord, SpanRecord
 from .stores.protocol import CallSink
 
 BATCH: Final = 500
@@ -53,6 +53,7 @@ def import_file(
     costing: Costing,
     *,
     clock_ns: Callable[[], int] = time.time_ns,
+    horizon_days: int = _LIMITS.horizon_days,
     progress: Progress | None = None,
 ) -> Imported:
     """Store what the file holds. It may be gzipped, and its content says what it is:
@@ -61,6 +62,7 @@ def import_file(
     logs, of Langfuse's observations and scores; or protobuf, one OTLP request or many with their lengths.
 
     Args:
+        horizon_days: older spans are refused; the number of days for which calls are kept.
         progress: Called after each batch with the number of spans and scores read.
 
     Raises:
@@ -72,6 +74,7 @@ def import_file(
     spans: list[NormalisedSpan] = []
     scores: list[ScoreRecord] = []
     arrived_ns = clock_ns()
+    oldest_ns = arrived_ns - horizon_days * 24 * HOUR_NS
 
     def flush() -> None:
         if spans or scores:
@@ -83,16 +86,20 @@ def import_file(
             if progress is not None:
                 progress(done.spans + done.scores)
 
+    def refuse(reason: str) -> None:
+        done.rejected += 1
+        if reason in done.reasons or len(done.reasons) < MAX_REASONS:
+            done.reasons[reason] += 1
+
     with _opened(path) as file:
-        for item in _items(file, arrived_ns):
+        for item in _items(file):
             if isinstance(item, str):
-                done.rejected += 1
-                if item in done.reasons or len(done.reasons) < MAX_REASONS:
-                    done.reasons[item] += 1
-                continue
-            if isinstance(item, ScoreRecord):
+                refuse(item)
+            elif isinstance(item, ScoreRecord):
                 scores.append(item)
                 done.scores += 1
+            elif item.start_ns < oldest_ns:
+                refuse(f"began more than {horizon_days} days ago: the server would forget it at once")
             else:
                 read = normalise(item, arrived_ns)
                 if read.call is not None:
@@ -112,25 +119,25 @@ def _opened(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if is_gzip else path.open("rb")  # type: ignore[return-value]
 
 
-def _items(file: IO[bytes], arrived_ns: int) -> Iterator[_Item]:
+def _items(file: IO[bytes]) -> Iterator[_Item]:
     head = file.read(4)
     file.seek(0)
     if not head:
         return
     if head.startswith(_JSON_STARTS):
-        yield from _json_items(file, arrived_ns)
+        yield from _json_items(file)
     else:
         for message in _messages(file, is_framed=head[0] == 0):
             if message is None:
                 yield "the file ends within a message"
             else:
-                yield from _otlp(message, "protobuf", arrived_ns)
+                yield from _otlp(message, "protobuf")
 
 
 # ---- JSON -----------------------------------------------------------------------------------------------
 
 
-def _json_items(file: IO[bytes], arrived_ns: int) -> Iterator[_Item]:
+def _json_items(file: IO[bytes]) -> Iterator[_Item]:
     """Line by line; a first line that is no JSON by itself begins one document over many lines."""
     is_first = True
     while line := file.readline(_LIMITS.body_bytes + 1):
@@ -143,16 +150,16 @@ def _json_items(file: IO[bytes], arrived_ns: int) -> Iterator[_Item]:
             loaded = orjson.loads(text)
         except orjson.JSONDecodeError:
             if is_first:
-                yield from _document(line + file.read(_LIMITS.body_bytes + 1), arrived_ns)
+                yield from _document(line + file.read(_LIMITS.body_bytes + 1))
                 return
             yield "a line that is no JSON"
             continue
         is_first = False
         for each in _lines_of(loaded):
-            yield from _line(each, text, arrived_ns)
+            yield from _line(each, text)
 
 
-def _document(text: bytes, arrived_ns: int) -> Iterator[_Item]:
+def _document(text: bytes) -> Iterator[_Item]:
     if len(text) > _LIMITS.body_bytes:
         raise BadRequest(
             f"a JSON document has more than {_LIMITS.body_bytes} bytes: write it as one object a line"
@@ -162,7 +169,7 @@ def _document(text: bytes, arrived_ns: int) -> Iterator[_Item]:
     except orjson.JSONDecodeError as error:
         raise BadRequest("expected JSON lines or OTLP protobuf, got neither") from error
     for each in _lines_of(loaded):
-        yield from _line(each, b"", arrived_ns)
+        yield from _line(each, b"")
 
 
 def _lines_of(loaded: Any) -> Iterable[Any]:
@@ -175,12 +182,12 @@ def _lines_of(loaded: Any) -> Iterable[Any]:
     return (loaded,)
 
 
-def _line(line: Any, text: bytes, arrived_ns: int) -> Iterator[_Item]:
+def _line(line: Any, text: bytes) -> Iterator[_Item]:
     if not isinstance(line, dict):
         yield "a line that is no JSON object"
         return
     if "resourceSpans" in line or "resourceLogs" in line:
-        yield from _otlp(text or orjson.dumps(line), "json", arrived_ns)
+        yield from _otlp(text or orjson.dumps(line), "json")
         return
     try:
         read = read_line(line)
@@ -196,10 +203,10 @@ def _line(line: Any, text: bytes, arrived_ns: int) -> Iterator[_Item]:
 # ---- OTLP -----------------------------------------------------------------------------------------------
 
 
-def _otlp(body: bytes, media_type: MediaType, arrived_ns: int) -> Iterator[_Item]:
+def _otlp(body: bytes, media_type: MediaType) -> Iterator[_Item]:
     """Spans and evaluation results; protobuf does not say which of the two a message is, its ids do."""
     try:
-        decoded = decode_traces(body, media_type, limits=_LIMITS, arrived_ns=arrived_ns)
+        decoded = decode_traces(body, media_type, limits=_LIMITS)
     except BadRequest as error:
         yield str(error)
         return

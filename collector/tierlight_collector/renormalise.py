@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from .costing import Costing
-from .stores import open_store
+from .stores import KEEP_ALL, open_store
 from .stores.backup import back_up
 from .stores.protocol import FactStore
 
@@ -75,7 +75,7 @@ def look(path: Path, costing: Costing, *, since_ns: int = 0, routes: Sequence[st
     with tempfile.TemporaryDirectory(prefix=".tierlight-look-", dir=path.absolute().parent) as folder:
         copy = Path(folder) / "copy.db"
         back_up(path, copy)
-        store = open_store(f"sqlite:///{copy}")
+        store = open_store(f"sqlite:///{copy}", retention=KEEP_ALL)
         try:
             report = apply(store, costing, since_ns=since_ns, routes=routes)
         finally:

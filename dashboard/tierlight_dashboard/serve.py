@@ -14,16 +14,17 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tierlight_collector.costing import Costing
 from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.guard import check_bind, is_loopback
+from tierlight_collector.limits import IngestLimits
 from tierlight_collector.prices import open_book
 from tierlight_collector.serve import collect_garbage_seldom, serve_collector
 from tierlight_collector.server import listen, serve_http
-from tierlight_collector.stores import open_store
+from tierlight_collector.stores import Retention, open_store
 from tierlight_collector.stores.protocol import Store
 
 from .app import create_app
@@ -48,6 +49,7 @@ class ServeSettings:
     targets: tuple[ForwardTarget, ...] = ()
     watch_every_s: float = 5.0
     insecure: bool = False
+    retention: Retention = field(default_factory=Retention)
     names: tuple[str, ...] = ()
 
 
@@ -81,7 +83,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
     async with contextlib.AsyncExitStack() as stack:
         pages = listen(settings.host, settings.port)
         stack.callback(pages.close)
-        store = open_store(settings.store)
+        store = open_store(settings.store, retention=settings.retention)
         stack.callback(store.close)
         collector = await stack.enter_async_context(
             serve_collector(
@@ -91,6 +93,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 grpc_port=settings.grpc_port,
                 names=names,
                 costing=Costing(book),
+                limits=IngestLimits(horizon_days=settings.retention.calls_days),
                 content=settings.content,
                 targets=settings.targets,
                 insecure=settings.insecure,

@@ -339,6 +339,15 @@ def test_lines_that_cannot_be_read_are_counted_and_their_neighbours_stay(
         read(target, text)
 
 
+def test_spans_older_than_calls_are_kept_are_refused(target: Store, tmp_path: Path) -> None:
+    old = {**LITELLM_SPEND, "startTime": "2025-01-01T00:00:00Z"}
+    file = lines(tmp_path / "old.jsonl", old)
+    done = read(target, file)
+    (reason,) = done.reasons
+    assert (done.rejected, done.accepted, "400 days" in reason) == (1, 0, True)
+    assert import_file(target, file, COSTING, clock_ns=lambda: NOW_NS, horizon_days=10_000).calls == 1
+
+
 def test_file_of_many_batches_is_stored_in_parts(
     target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

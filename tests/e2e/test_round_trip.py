@@ -17,6 +17,7 @@ import tierlight
 from tierlight import semconv as s
 from tierlight.testing import FrozenClock
 from tierlight_collector.records import CallRecord, CallRow, Filters, ScoreRecord
+from tierlight_collector.stores import Retention
 from tierlight_dashboard.serve import Running, ServeSettings, serving_in_thread
 
 FLUSH_S = 10.0
@@ -92,6 +93,26 @@ def connect(clock: FrozenClock) -> Iterator[Callable[..., None]]:
 
     yield configure
     tierlight.shutdown()
+
+
+def test_server_refuses_what_it_would_forget_at_once(tmp_path: Path) -> None:
+    settings = ServeSettings(
+        f"sqlite:///{tmp_path / 'tierlight.db'}",
+        http_port=0, grpc_port=None, port=0, watch_every_s=0, retention=Retention(1, 1, 2),
+    )  # fmt: skip
+    spans = [
+        {
+            "traceId": f"{days:032x}",
+            "spanId": f"{days:016x}",
+            "startTimeUnixNano": str(time.time_ns() - days * 86_400 * 10**9),
+        }
+        for days in (1, 3)
+    ]
+    with serving_in_thread(settings) as started:
+        body = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+        answer = httpx.post(f"{started.otlp_url}/v1/traces", json=body)
+        assert answer.json()["partialSuccess"]["rejectedSpans"] == "1"
+        assert started.store.trace((1).to_bytes(16)) != []
 
 
 def stored(running: Running) -> list[CallRow]:

@@ -10,10 +10,10 @@ from tierlight._version import __version__
 
 from .files import path_of_url
 from .protocol import Store
-from .retention import Retention
+from .retention import KEEP_ALL, Retention
 from .sql import DEFAULT_RETENTION, SqliteStore
 
-__all__ = ["Retention", "Store", "open_store"]
+__all__ = ["KEEP_ALL", "Retention", "Store", "open_store"]
 
 
 def open_store(

@@ -33,6 +33,11 @@ class Retention:
     calls_days: int = 400  # calls and their scores
 
 
+KEEP_ALL: Final = Retention(
+    36_500, 36_500, 36_500
+)  # for commands that open a store: forgetting is the server's
+
+
 @dataclass(frozen=True, slots=True)
 class Horizons:
     """The oldest moments that are still kept; what is older is not taken in either."""

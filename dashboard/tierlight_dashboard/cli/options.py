@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tierlight_collector.errors import CollectorError
-from tierlight_collector.stores import open_store
+from tierlight_collector.stores import KEEP_ALL, open_store
 from tierlight_collector.stores.protocol import Store
 
 from .output import Format
@@ -56,9 +56,9 @@ def reading(url: str) -> Iterator[Store]:
 
 @contextmanager
 def writing(url: str) -> Iterator[Store]:
-    """The store of `url` for writing; refused while another process holds it."""
+    """The store of `url` for writing; refused while another process holds it. Deletes nothing for its age."""
     try:
-        store = open_store(url)
+        store = open_store(url, retention=KEEP_ALL)
     except (CollectorError, ValueError) as error:
         raise fail(str(error)) from error
     try:

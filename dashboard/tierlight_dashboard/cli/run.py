@@ -10,10 +10,12 @@ import typer
 from tierlight.errors import ConfigurationError
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.forward import ForwardTarget
+from tierlight_collector.stores import Retention
 
 from ..serve import ServeSettings, serve
 from .options import PricesOption, StoreOption, default_list, fail
 
+KEPT = Retention()
 HostOption = Annotated[
     str, typer.Option(help="Address of all three ports; anything but loopback is refused.")
 ]
@@ -48,6 +50,15 @@ def up(
         bool,
         typer.Option("--content", help="Store prompts and answers that senders captured; off by default."),
     ] = False,
+    keep_content_days: Annotated[
+        int, typer.Option(help="How long prompts and answers are kept.", min=1, max=36_500)
+    ] = KEPT.contents_days,
+    keep_span_days: Annotated[
+        int, typer.Option(help="How long received spans are kept, to read them again.", min=1, max=36_500)
+    ] = KEPT.spans_days,
+    keep_call_days: Annotated[
+        int, typer.Option(help="How long calls and scores are kept; sums stay for good.", min=1, max=36_500)
+    ] = KEPT.calls_days,
     insecure_no_auth: Annotated[
         bool,
         typer.Option(
@@ -67,6 +78,7 @@ def up(
         content=content,
         targets=_targets(forward or [], forward_header or [], forward_content),
         insecure=insecure_no_auth,
+        retention=Retention(keep_content_days, keep_span_days, keep_call_days),
     )
     try:
         asyncio.run(serve(settings))
