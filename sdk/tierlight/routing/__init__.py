@@ -1,5 +1,6 @@
 """The router: optional, small, and every decision of it on the span.
 
+>>> from tierlight.routing import CallableProvider, Policy, Router
 >>> policy = Policy.from_toml('''
 ... schema = 1
 ... [target.nano]
@@ -28,9 +29,10 @@ from .policy import Policy
 
 if TYPE_CHECKING:
     from .artefact import LearnedRouter
+    from .asked import Routed
     from .examples import OnDeviceClassifier
     from .providers import CallableProvider, HttpProvider, ModelRequest
-    from .router import Routed, Router
+    from .router import Router
     from .source import load_policy
     from .validators import Verdict
 
@@ -55,7 +57,7 @@ _LAZY = {
     "LearnedRouter": "artefact",
     "ModelRequest": "providers",
     "OnDeviceClassifier": "examples",
-    "Routed": "router",
+    "Routed": "asked",
     "Router": "router",
     "Verdict": "validators",
     "load_policy": "source",

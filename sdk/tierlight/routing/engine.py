@@ -20,6 +20,7 @@ from .decide import Decision, Draws
 from .faults import LONGEST_RETRY_AFTER_S, Fault, fault_of
 from .policy import Policy, Route, Target, ValidatorSpec
 from .providers import Limits, ModelRequest
+from .spans import end, fail, note
 from .validators import Answer, Check, Verdict, check, judge_request, judge_verdict
 
 LEAST_S: Final = 0.5  # with less than this left, another attempt is not worth beginning
@@ -163,19 +164,19 @@ def run(job: Job) -> Steps:
             if following is None:
                 if kept is not None and refused:
                     result, kept_call, job.answered = kept
-                    _end(call, facts, verdicts, False)
-                    _end(kept_call, usage_from(result), (), True)
+                    end(call, facts, verdicts, False)
+                    end(kept_call, usage_from(result), (), True)
                     return result
                 if kept is not None:
-                    _end(kept[1], usage_from(kept[0]), (), False)
+                    end(kept[1], usage_from(kept[0]), (), False)
                 job.accepted_step = todo.target if passed and not is_last else ""
-                _end(call, facts, verdicts, True)
+                end(call, facts, verdicts, True)
                 return reply.result
             if kept is not None:
-                _end(kept[1], usage_from(kept[0]), (), False)
+                end(kept[1], usage_from(kept[0]), (), False)
             # It stays unfinished until it is known whether a later answer takes its place.
             kept = (reply.result, call, todo.target)
-            _note(call, verdicts)
+            note(call, verdicts)
             todo, retries = following, 0
             pending = list(job.policy.chain(todo.target)) if todo.role == "escalation" else pending
             continue
@@ -183,27 +184,27 @@ def run(job: Job) -> Steps:
         _tell_fault(job, target, fault)
         wait = _retry_wait(job, fault, retries, deadline)
         if wait is not None:
-            _fail(call, reply.error, False)
+            fail(call, reply.error, False)
             retries += 1
             yield Sleep(wait)
             todo = _Next(todo.target, "retry", "retry", fault.kind, todo.target, todo.step)
             continue
         following = _after_fault(job, todo, steps, pending, fault, deadline)
         if following is not None:
-            _fail(call, reply.error, False)
+            fail(call, reply.error, False)
             todo, retries = following, 0
             continue
-        _fail(call, reply.error, kept is None)
+        fail(call, reply.error, kept is None)
         if (
             kept is not None
             and not isinstance(reply.error, (KeyboardInterrupt, SystemExit))
             and fault.kind != "cancelled"
         ):
             result, kept_call, job.answered = kept
-            _end(kept_call, usage_from(result), (), True)
+            end(kept_call, usage_from(result), (), True)
             return result
         if kept is not None:
-            _end(kept[1], usage_from(kept[0]), (), False)
+            end(kept[1], usage_from(kept[0]), (), False)
         _annotate_error(reply.error, job)
         raise reply.error
 
@@ -234,9 +235,8 @@ def _after_answer(
         return None
     job.escalations += 1
     failed = next((one.name for one in job.verdicts if not one.passed), "validator")
-    return _Next(
-        steps[steps.index(todo.target) + 1], "escalation", "escalation", f"validator:{failed}", todo.target
-    )
+    step = steps[steps.index(todo.step) + 1]
+    return _Next(step, "escalation", "escalation", f"validator:{failed}", todo.target, step)
 
 
 def _after_fault(
@@ -360,15 +360,15 @@ def _ask_judge(
     )
     assert reply is not None
     if reply.error is not None:
-        _fail(call, reply.error, True)
+        fail(call, reply.error, True)
         if fault_of(reply.error).kind == "cancelled":
             raise reply.error
         return Verdict("judge", None, type(reply.error).__name__)
-    _end(call, usage_from(reply.result), (), True)
+    end(call, usage_from(reply.result), (), True)
     return judge_verdict(spec, reply.result)
 
 
-# ---- the spans of the attempts --------------------------------------------------------------------------
+# ---- what the attempts and the caller are told ------------------------------------------------------------
 
 
 def _attempt_attributes(job: Job, todo: _Next, state: State) -> dict[str, Any]:
@@ -385,37 +385,6 @@ def _attempt_attributes(job: Job, todo: _Next, state: State) -> dict[str, Any]:
     if todo.target == job.decision.assigned:
         attributes[s.TIERLIGHT_ACT_PROB] = float(job.decision.act_prob)
     return attributes
-
-
-def _note(call: Call | None, verdicts: tuple[Verdict, ...]) -> None:
-    if call is None or not verdicts:
-        return
-    call.annotate(
-        {
-            s.TIERLIGHT_VALIDATOR_NAMES: tuple(one.name for one in verdicts),
-            s.TIERLIGHT_VALIDATOR_VERDICTS: tuple(one.word for one in verdicts),
-        }
-    )
-    for verdict in verdicts:
-        if verdict.passed is not None:
-            value = verdict.score if verdict.score is not None else float(verdict.passed)
-            call.take_score(verdict.name, value)
-
-
-def _end(
-    call: Call | None, facts: ResponseFacts | None, verdicts: tuple[Verdict, ...], is_final: bool
-) -> None:
-    if call is None:
-        return
-    _note(call, verdicts)
-    call.annotate({s.TIERLIGHT_ATTEMPT_FINAL: is_final})
-    call.succeed(facts)
-
-
-def _fail(call: Call | None, error: BaseException, is_final: bool) -> None:
-    if call is not None:
-        call.annotate({s.TIERLIGHT_ATTEMPT_FINAL: is_final})
-        call.fail(error)
 
 
 def _annotate_error(error: BaseException, job: Job) -> None:

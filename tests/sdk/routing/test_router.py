@@ -410,10 +410,11 @@ def test_a_stream_fails_over_before_its_first_chunk() -> None:
 def test_an_error_after_the_first_chunk_passes_through() -> None:
     broken = ConnectionResetError()
     script = Scripted().tell("nano", [chunk("he"), broken])
-    seen = []
-    with captured(script) as calls, pytest.raises(ConnectionResetError) as caught:
-        for one in routed(script).stream("intent", "hi"):
-            seen.append(one)
+    with captured(script) as calls:
+        stream = routed(script).stream("intent", "hi")
+        seen = [next(stream)]
+        with pytest.raises(ConnectionResetError) as caught:
+            next(stream)
     assert caught.value is broken
     assert len(seen) == 1
     assert script.asked == ["nano"]
@@ -486,7 +487,7 @@ def test_a_shadow_is_recorded_apart_and_its_failure_is_invisible() -> None:
     router = routed(script, SHADOWED, prices=PriceBook.from_toml(b""))
     with captured(script) as calls:
         answer = router.chat("intent", "hi")
-        assert router._shadows.drain()
+        assert router.shadows.drain()
     assert answer.text == "fine"
     assert script.asked == ["nano", "gpt5"]
     shadow = next(call for call in calls if call.model == "gpt-5")
@@ -506,7 +507,7 @@ def test_shadows_stop_at_their_budget_and_where_the_price_is_unknown() -> None:
     for router in (frugal, blind):
         for _ in range(4):
             router.chat("intent", "hi")
-            assert router._shadows.drain()
+            assert router.shadows.drain()
     assert frugal.stats["shadow_sent"] == 1
     assert frugal.stats["shadow_over_budget"] == 3
     assert blind.stats["shadow_unpriced"] == 1
@@ -519,7 +520,7 @@ def test_a_shadow_never_goes_to_a_provider_that_the_route_does_not_use() -> None
         script, SHADOWED.replace('target = "gpt5"', 'target = "sonnet"'), prices=PriceBook.from_toml(b"")
     )
     router.chat("intent", "hi")
-    assert router._shadows.drain()
+    assert router.shadows.drain()
     assert script.asked == ["nano"]
 
 
@@ -527,7 +528,7 @@ def test_accepted_answers_of_a_cascade_are_verified_by_the_top_step() -> None:
     script = Scripted().tell("nano", reply("{}"))
     router = routed(script, POLICY + "verify_accepted = 1.0", prices=PriceBook.from_toml(b""))
     router.chat("extract", "x")
-    assert router._shadows.drain()
+    assert router.shadows.drain()
     assert script.asked == ["nano", "sonnet"]
 
 
