@@ -83,10 +83,10 @@ class Simulation:
     def _choice(self, r: Recommendation) -> Choice:
         """A recommended model; only a shadow comparison on the route counts as measured."""
         provider = next((p.key[1] for p in self._parts if p.key[2] == r.candidate_model), "")
-        calls = sum(p.calls for p in self._parts if p.key[0] == r.route) or 1
-        days = max(1.0, min(28.0, self.state.days))
-        if r.rung in ("shadow", "ab") and r.saving_low_nusd is not None:
-            return Choice(provider, r.candidate_model, r.saving_low_nusd / (calls * 28 / days), r.pairs)
+        if r.rung in ("shadow", "ab") and r.card is not None:
+            per_call = r.card["figures"]["saving_low_nusd"]
+            if per_call is not None:
+                return Choice(provider, r.candidate_model, per_call, r.pairs)
         return Choice(provider, r.candidate_model)
 
     def _price(self, provider: str, model: str, use: RouteUse) -> int | None:
