@@ -195,7 +195,7 @@ def named_window(name: str, now_ns: int, zone: tzinfo) -> TimeRange:
 
 
 def fitting_range(first_ns: int | None, now_ns: int) -> str:
-    """The shortest named range that shows all data: six hours of data must not be two bars of a month."""
+    """The shortest named range that shows the data, but for a day and a half at its start: six hours of data must not be two bars of a month."""
     if first_ns is None or now_ns - first_ns < 24 * HOUR_NS:
         return "24h"
     return "7d" if now_ns - first_ns < 8.5 * 24 * HOUR_NS else "30d"
