@@ -168,6 +168,16 @@ class Forwarder:
         """Try again now, whatever the state."""
         await self._change(name, state="ok", attempts=0)
 
+    async def skip(self, name: str, *, everything: bool = False) -> int:
+        """Give up the oldest request that waits for the target, or all of them; gives the spans given up."""
+        next_seq, spans = await asyncio.to_thread(
+            skipped, self._store, self._states[name], everything=everything
+        )
+        state = self._states[name]  # what was delivered meanwhile is passed, not skipped
+        if next_seq > state.next_seq:
+            await self._change(name, next_seq=next_seq, attempts=0, dropped=state.dropped + spans)
+        return spans
+
     async def _serve(self, target: ForwardTarget) -> None:
         kind = GrpcTransport if target.protocol == "grpc" else HttpTransport
         transport: Transport = kind(target.endpoint, self._headers[target.name], compress=target.compress)
@@ -289,6 +299,17 @@ class Forwarder:
                 last_said = time.monotonic()
                 logger.error("the forwarding queue is over its limit: %d spans were dropped", dropped)
             await _wait(self._stopping, TRIM_EVERY_S)
+
+
+def skipped(store: Outbox, target: OutboxTarget, *, everything: bool) -> tuple[int, int]:
+    """Where the cursor stands and how many spans are given up when the oldest waiting request, or all, is skipped."""
+    oldest = store.outbox_batches(target.next_seq, 1)
+    if not oldest:
+        return target.next_seq, 0
+    if not everything:
+        return oldest[0].seq + 1, oldest[0].spans
+    waiting = store.outbox_waiting(target.next_seq)
+    return waiting.last_seq + 1, waiting.spans
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from tierlight_collector.api import api_router
+from tierlight_collector.control import forward_router
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.guard import ASGIApp, Guard
 from tierlight_collector.stores.protocol import Store
@@ -77,6 +78,7 @@ def create_inner(store: Store, settings: DashboardSettings) -> FastAPI:
             store, counters=settings.ingest_counters, limits=settings.ingest_limits, clock_ns=settings.clock
         )
     )
+    app.include_router(forward_router(settings.forwarder))
     _serve_static(app, site)
     _answer_errors(app, site)
 

@@ -117,6 +117,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 insecure=settings.insecure,
                 ingest_counters=collector.ingest.counters.snapshot,
                 ingest_limits=asdict(collector.ingest.limits),
+                forwarder=collector.forwarder,
             ),
         )
         await stack.enter_async_context(serve_http(dashboard, pages))

@@ -16,11 +16,13 @@ from collector.told import NOW_NS, SPANS, append, chat, span
 from tierlight._encode import Encoder
 from tierlight._record import FinishedCall
 from tierlight._spool import Spool
+from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.normalise import normalise
 from tierlight_collector.records import HOUR_NS, Batch, Filters
 from tierlight_collector.stores import open_store
 from tierlight_collector.stores.protocol import OutboxTarget, Store
 from tierlight_dashboard.cli.commands import app
+from tierlight_dashboard.serve import ServeSettings, serving_in_thread
 
 Run = Callable[..., Result]
 
@@ -198,7 +200,31 @@ def test_forwarding_is_paused_resumed_and_skipped_in_the_store(run: Run, path: P
     assert (status()["waiting_spans"], status()["dropped"]) == (0, 3)
     assert "0 spans skipped" in run("forward", "skip", "tempo").output
     assert column(path, "SELECT count(*) FROM outbox") == [0]
-    assert "no target is named other: tempo" in run("forward", "pause", "other", status=2).output
+    assert "no target of that name: tempo" in run("forward", "pause", "other", status=2).output
+
+
+def test_forwarding_of_a_running_server_is_steered_through_it(run: Run, path: Path) -> None:
+    settings = ServeSettings(
+        f"sqlite:///{path}", http_port=0, grpc_port=None, port=0, watch_every_s=0,
+        targets=(ForwardTarget("dead", "http://127.0.0.1:9"),),
+    )  # fmt: skip
+    with serving_in_thread(settings) as server:
+        there = ("--server", server.dashboard_url)
+        for number in (1, 2, 3):
+            server.store.append(Batch(spans=(normalise(span(number, 1), NOW_NS),), forward=b"\npayload"))
+        run("forward", "pause", "dead", *there)
+        (target,) = server.store.outbox_targets()
+        assert target.state == "paused"
+        assert "1 spans skipped" in run("forward", "skip", "dead", *there).output
+        assert "2 spans skipped" in run("forward", "skip", "dead", "--all", *there).output
+        (target,) = server.store.outbox_targets()
+        assert (target.state, target.dropped, server.store.outbox_waiting(0).requests) == ("paused", 3, 0)
+        run("forward", "resume", "dead", *there)
+        (target,) = server.store.outbox_targets()
+        assert target.state == "ok"
+        assert "no target of that name: dead" in run("forward", "pause", "other", *there, status=2).output
+        nobody = run("forward", "pause", "dead", "--server", "http://127.0.0.1:9", status=2)
+        assert "name it by --server" in nobody.output
 
 
 def spooled(folder: Path, *numbers: int) -> None:

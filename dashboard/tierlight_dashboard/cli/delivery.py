@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import httpx
 import typer
 
 from tierlight._encode import partial_success
 from tierlight._spool import Claim, Spool, request_size
-from tierlight_collector.errors import CollectorError
-from tierlight_collector.forward import read_secret
-from tierlight_collector.stores.protocol import OutboxTarget, Store
+from tierlight_collector.control import PATH, Action
+from tierlight_collector.errors import CollectorError, StoreLocked
+from tierlight_collector.forward import read_secret, skipped
+from tierlight_collector.stores import KEEP_ALL, open_store
 
-from .options import FormatOption, StoreOption, data_folder, fail, reading, writing
+from .options import FormatOption, StoreOption, data_folder, fail, reading
 from .output import Format, emit
 
 TARGET_COLUMNS = (
@@ -33,8 +33,12 @@ TARGET_COLUMNS = (
 )
 _NEVER = (400, 413, 415, 422)  # the collector will not take it whenever it is sent
 TIMEOUT_S = 30.0
+SERVER = "http://127.0.0.1:4319"
 
 TargetArgument = Annotated[str, typer.Argument(help="Name of the target, as `status` shows it.")]
+ServerOption = Annotated[
+    str, typer.Option("--server", help="Dashboard of the running server, asked while it holds the store.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -73,49 +77,69 @@ def status(store: StoreOption, format: FormatOption = Format.table) -> None:
     emit(rows, TARGET_COLUMNS, format, empty="No targets: start `tierlight up --forward URL`.")
 
 
-def pause(target: TargetArgument, store: StoreOption) -> None:
-    """Send nothing to a target until `resume`; what arrives waits. Stop the server first."""
-    with _changing(store, target) as (opened, found):
-        opened.save_outbox_target(replace(found, state="paused"))
+def pause(target: TargetArgument, store: StoreOption, server: ServerOption = SERVER) -> None:
+    """Send nothing to a target until `resume`; what arrives waits."""
+    _steer(store, server, target, "pause")
     typer.echo(f"{target} is paused")
 
 
-def resume(target: TargetArgument, store: StoreOption) -> None:
-    """Let a paused or blocked target be tried again. Stop the server first."""
-    with _changing(store, target) as (opened, found):
-        opened.save_outbox_target(replace(found, state="ok", attempts=0, last_error=""))
-    typer.echo(f"{target} is tried again at the next start")
+def resume(target: TargetArgument, store: StoreOption, server: ServerOption = SERVER) -> None:
+    """Try a paused or blocked target again."""
+    _steer(store, server, target, "resume")
+    typer.echo(f"{target} is tried again")
 
 
 def skip(
     target: TargetArgument,
     store: StoreOption,
+    server: ServerOption = SERVER,
     all: Annotated[bool, typer.Option("--all", help="Everything that waits, not only the oldest.")] = False,
 ) -> None:
-    """Give up what waits for a target: the oldest request, which it may choke on, or all. Stop the server first."""
-    with _changing(store, target) as (opened, found):
-        waiting = opened.outbox_waiting(found.next_seq)
-        oldest = opened.outbox_batches(found.next_seq, 1)
-        spans = waiting.spans if all else sum(batch.spans for batch in oldest)
-        next_seq = waiting.last_seq + 1 if all else oldest[0].seq + 1 if oldest else found.next_seq
-        if oldest:
+    """Give up what waits for a target: the oldest request, which it may choke on, or all."""
+    typer.echo(f"{_steer(store, server, target, 'skip-all' if all else 'skip'):,} spans skipped")
+
+
+def _steer(store: str, server: str, name: str, action: Action) -> int:
+    """Do it in the store, or ask the server that holds it; gives the number of spans given up."""
+    try:
+        opened = open_store(store, retention=KEEP_ALL)
+    except StoreLocked:
+        return _ask(server, name, action)
+    except (CollectorError, ValueError) as error:
+        raise fail(str(error)) from error
+    try:
+        targets = {target.name: target for target in opened.outbox_targets()}
+        if name not in targets:
+            raise fail(f"no target of that name: {', '.join(targets) or 'there are none'}")
+        found = targets[name]
+        if action == "pause":
+            opened.save_outbox_target(replace(found, state="paused"))
+        elif action == "resume":
+            opened.save_outbox_target(replace(found, state="ok", attempts=0, last_error=""))
+        else:
+            next_seq, spans = skipped(opened, found, everything=action == "skip-all")
             opened.save_outbox_target(
                 replace(found, next_seq=next_seq, dropped=found.dropped + spans, attempts=0)
             )
-    typer.echo(f"{spans:,} spans skipped")
+            return spans
+        return 0
+    except CollectorError as error:
+        raise fail(str(error)) from error
+    finally:
+        opened.close()
 
 
-@contextmanager
-def _changing(store: str, name: str) -> Iterator[tuple[Store, OutboxTarget]]:
-    with writing(store) as opened:
-        targets = {target.name: target for target in opened.outbox_targets()}
-        if name not in targets:
-            known = ", ".join(targets) or "there are none"
-            raise fail(f"no target is named {name}: {known}")
-        try:
-            yield opened, targets[name]
-        except CollectorError as error:
-            raise fail(str(error)) from error
+def _ask(server: str, name: str, action: Action) -> int:
+    try:
+        answer = httpx.post(f"{server.rstrip('/')}{PATH}/{quote(name, safe='')}/{action}", timeout=TIMEOUT_S)
+        document = answer.json()
+        if answer.is_success:
+            return int(document["skipped"])
+        problem = str(document.get("error") or document)
+    except (httpx.HTTPError, ValueError, KeyError, AttributeError) as error:
+        problem = f"the store is in use, and no server answers at {server} ({type(error).__name__}): name it by --server"
+        raise fail(problem) from error
+    raise fail(problem)
 
 
 # ---- the SDK's spool ------------------------------------------------------------------------------------

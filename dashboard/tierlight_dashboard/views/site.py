@@ -31,6 +31,7 @@ from tierlight._version import __version__
 from tierlight.pricing import PriceBook
 from tierlight_collector.decisions import Alert, AlertMute
 from tierlight_collector.errors import CollectorError
+from tierlight_collector.forward import Forwarder
 from tierlight_collector.records import HOUR_NS, Dim, Filters, Rollup, RouteInfo, TimeRange
 from tierlight_collector.stores.protocol import Store
 
@@ -75,6 +76,7 @@ class DashboardSettings:
     accept_as_normal: Callable[[int, str, int], object] | None = None  # the watch's: (alert id, who, now)
     ingest_counters: Callable[[], Mapping[str, int]] = dict  # for /health and /metrics
     ingest_limits: Mapping[str, float] = field(default_factory=dict)
+    forwarder: Forwarder | None = None  # what the command line steers
     targets: tuple[str, ...] = ()  # names of the notification targets, for the settings page
     send_test: Callable[[], object] | None = None  # tells all targets something harmless
     version: str = __version__
