@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tierlight import semconv
 from tierlight_collector.normalise import normalise, normalise_log
 from tierlight_collector.normalise.failures import error_class, error_word
+from tierlight_collector.normalise.profiles import _MAX_PROFILES, _PROFILES
 from tierlight_collector.normalise.providers import identify
 from tierlight_collector.normalise.routes import is_generic, route_name
 from tierlight_collector.normalise.sources import _PLANS, DIALECTS
@@ -531,6 +532,52 @@ def test_the_order_of_attributes_does_not_matter(attributes: dict[str, Any], shu
     assert repr(read(dict(pairs)).call) == repr(read(attributes).call)
 
 
+@settings(max_examples=200, deadline=None)
+@given(ATTRIBUTES, st.sampled_from(["chat m", "GET /", ""]), st.sampled_from([0, 2, 3]))
+def test_what_was_read_before_changes_nothing(attributes: dict[str, Any], name: str, kind: int) -> None:
+    _PROFILES.clear()
+    alone = repr(read(attributes, name=name, kind=kind))
+    for other in (attributes, {**CHAT, **attributes}, attributes):
+        read(other, name=name, kind=kind)
+    assert repr(read(attributes, name=name, kind=kind)) == alone
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"gen_ai.request.stream": 1}, {"gen_ai.request.stream": True}),
+        ({"tierlight.attempt.index": True}, {"tierlight.attempt.index": 1}),
+        ({"tierlight.attempt.index": 1.5}, {"tierlight.attempt.index": 1}),
+        ({"gen_ai.response.finish_reasons": [1]}, {"gen_ai.response.finish_reasons": ["1"]}),
+        ({"gen_ai.response.finish_reasons": [["stop"]]}, {"gen_ai.response.finish_reasons": ["stop"]}),
+        ({"gen_ai.agent.name": {"a": 1}}, {"gen_ai.agent.name": "a"}),
+        ({"gen_ai.agent.name": b"a"}, {"gen_ai.agent.name": "a"}),
+        ({"gen_ai.system": "", "gen_ai.provider.name": "groq"}, {"gen_ai.system": "groq", "gen_ai.provider.name": ""}),
+    ],
+)  # fmt: skip
+def test_equal_values_of_another_kind_are_read_as_what_they_are(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    base = {**CHAT, "tierlight.call.id": "c1", "tierlight.schema": "1"}
+    alone = []
+    for said in (one, other):
+        _PROFILES.clear()
+        alone.append(repr(read({**base, **said}).call))
+    for said, expected in ((one, alone[0]), (other, alone[1]), (one, alone[0])):
+        assert repr(read({**base, **said}).call) == expected
+
+
+def test_spans_of_one_sender_share_what_follows_from_their_common_values() -> None:
+    _PROFILES.clear()
+    said = {**CHAT, "gen_ai.response.finish_reasons": ["length"], "server.port": 443}
+    first = call({**said, "gen_ai.usage.input_tokens": 5, "gen_ai.response.id": "r1"})
+    second = call({**said, "gen_ai.usage.input_tokens": 7, "gen_ai.response.id": "r2"})
+    assert len(_PROFILES) == 1
+    assert (first.input_tokens, first.response_id) == (5, "r1")
+    assert (second.input_tokens, second.response_id) == (7, "r2")
+    assert first.outcome == second.outcome == "truncated"
+
+
 def test_made_up_keys_and_names_are_not_remembered_for_ever() -> None:
     before = len(_PLANS)
     for number in range(50):
@@ -543,6 +590,10 @@ def test_made_up_keys_and_names_are_not_remembered_for_ever() -> None:
             {**CHAT, "gen_ai.request.model": long, "route": long, "server.address": long, "error.type": long}
         )
     assert len(_PLANS) - before <= 2
+    assert not any("x" * 200 in repr(key) for key in _PROFILES)
+    for number in range(_MAX_PROFILES + 5):
+        read({**CHAT, "route": f"r{number}"})
+    assert len(_PROFILES) <= _MAX_PROFILES
     for remembered in (identify, route_name, is_generic, error_word, tier_of):
         info = remembered.cache_info()
         assert info.maxsize is not None

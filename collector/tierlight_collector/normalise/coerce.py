@@ -55,6 +55,8 @@ def tokens_of(value: object) -> int | None:
 
 def number_of(value: object) -> float | None:
     """A number that sums and squares stay finite with, also from text."""
+    if type(value) is float:
+        return value if abs(value) < 2**63 else None  # nor NaN, which is less than nothing
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -64,10 +66,8 @@ def number_of(value: object) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return float(value) if abs(value) < 2**63 else None
-    if isinstance(value, float):
-        return value if abs(value) < 2**63 else None  # nor NaN, which is less than nothing
     return None
 
 

@@ -7,7 +7,7 @@ repeat themselves: nearly every span has a set of keys that was seen before, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
@@ -53,6 +53,28 @@ _REFINED: Final = frozenset(
         "lf_usage",
     }
 )
+# What differs from call to call. All else is said again in every span of a sender.
+_OWN: Final = frozenset(
+    {
+        *(field for row in ROWS for field in row),
+        "written_1h",
+        "ttft_s",
+        "ttft_ms",
+        "bare_ttft_ms",
+        "response_id",
+        "call_id",
+        "session",
+        "user",
+        "cost",
+        "wire_cost",
+        "act_prob",
+        "keep_prob",
+    }
+)
+# Repeated, and read together with what is not.
+_SHARED_AND_OWN: Final = frozenset(
+    {"stream", "ai_operation", "usage_source", "cost_currency", "cost_source", "price_version"}
+)
 # Remembered plans are bounded in number and size: keys are the sender's, who may make up new ones for ever.
 _MAX_PLANS: Final = 2_000
 _MAX_PLAN_CHARS: Final = 6_000
@@ -82,22 +104,15 @@ def plan_of(keys: tuple[str, ...]) -> Plan:
         else:
             best[field] = key
     order = sorted(best.items())
-    fetched = [key for _, key in order]
-    if not fetched:
-        fetch: Any = _nothing
-    elif len(fetched) == 1:
-        only = fetched[0]
-
-        def fetch(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
-            return (attributes[only],)
-
-    else:
-        fetch = itemgetter(*fetched)
+    own = [(field, key) for field, key in order if field in _OWN or field in _SHARED_AND_OWN]
     dialect = next((name for marker, name in _DIALECT_MARKERS if marker in best), "")
     return Plan(
         fields=tuple(field for field, _ in order),
-        fetch=fetch,
+        fetch=_fetcher([key for _, key in order]),
         others=tuple(others),
+        fetch_shared=_fetcher([key for _, field, key in sources if field not in _OWN]),
+        own_fields=tuple(field for field, _ in own),
+        fetch_own=_fetcher([key for _, key in own]),
         content_keys=tuple(key for key in keys if is_content_key(key)),
         extra_keys=tuple(key for key in keys if key.startswith(_EXTRA_PREFIXES)),
         is_quoting=dialect in ("mlflow", "langfuse"),
@@ -107,22 +122,30 @@ def plan_of(keys: tuple[str, ...]) -> Plan:
     )
 
 
-def _nothing(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
-    return ()
+def _fetcher(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    if not keys:
+        return lambda attributes: ()
+    only = keys[0]
+    return lambda attributes: (attributes[only],)
 
 
-def read(attributes: Mapping[str, Any]) -> Values:
-    """The fields that the attributes speak of."""
+def plan_for(attributes: Mapping[str, Any]) -> Plan:
+    """The plan for these attributes, remembered within bounds."""
     keys = tuple(attributes)
     plan = _PLANS.get(keys)
     if plan is None:
         plan = plan_of(keys)
         if len(_PLANS) < _MAX_PLANS and sum(map(len, keys)) <= _MAX_PLAN_CHARS:
             _PLANS[keys] = plan
+    return plan
+
+
+def read(plan: Plan, attributes: Mapping[str, Any]) -> Values:
+    """The fields that the attributes speak of."""
     fetched = plan.fetch(attributes)
-    values = Values(zip(plan.fields, fetched, strict=True))
-    values.plan = plan
-    values.findings = {}
+    values = _values(plan, plan.fields, fetched)
     if plan.is_quoting:
         for field, value in zip(plan.fields, fetched, strict=True):
             if type(value) is str and value[:1] == '"':
@@ -130,6 +153,19 @@ def read(attributes: Mapping[str, Any]) -> Values:
         fetched = tuple(values.values())
     if "" in fetched or None in fetched:
         _fall_back(values, plan, attributes)
+    return values
+
+
+def read_own(plan: Plan, attributes: Mapping[str, Any]) -> Values | None:
+    """Only the fields that differ from span to span; None where one is empty, so that `read` must look further."""
+    fetched = plan.fetch_own(attributes)
+    return None if "" in fetched or None in fetched else _values(plan, plan.own_fields, fetched)
+
+
+def _values(plan: Plan, fields: tuple[str, ...], fetched: tuple[Any, ...]) -> Values:
+    values = Values(zip(fields, fetched))  # noqa: B905 - both are of one plan
+    values.plan = plan
+    values.findings = {}
     return values
 
 

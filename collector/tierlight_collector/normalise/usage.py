@@ -45,8 +45,7 @@ def usage_of(values: Values, scope: str) -> Usage:
         row = ROWS[planned]
     else:
         row = next((row for row in ROWS if row[0] in values or row[1] in values), ROWS[0])
-    get = values.get
-    counts = [get(field) for field in row]
+    counts = list(map(values.get, row))
     if counts[0] is None and counts[1] is None:
         return NO_USAGE
     flags: tuple[str, ...] = ()

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """How to read spans that carry one set of attribute keys; made once for each such set.
+    """How to read spans that carry one set of attribute keys; made once for each such set, equal only to itself.
 
     `fields` are filled from the keys that `fetch` gets, best source each; `others` are the sources to fall back on
-    when the best one is empty. `content_keys` may hold content, `extra_keys` end in a word of the user's.
+    when the best one is empty. `fetch_shared` gets all sources of what a sender repeats in every span, `own_fields`
+    and `fetch_own` are what else a call is made of: see `profiles`. `content_keys` may hold content, `extra_keys`
+    end in a word of the user's.
     """
 
     fields: tuple[str, ...]
     fetch: Callable[[Any], tuple[Any, ...]]
     others: tuple[tuple[str, str], ...]
+    fetch_shared: Callable[[Any], tuple[Any, ...]]
+    own_fields: tuple[str, ...]
+    fetch_own: Callable[[Any], tuple[Any, ...]]
     content_keys: tuple[str, ...]
     extra_keys: tuple[str, ...]
     is_quoting: bool  # a dialect that puts JSON quotes around its strings
