@@ -12,7 +12,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from collector.told import COSTING, NOW_NS, SPANS, append, chat, span
 from tierlight_collector import importing
@@ -337,6 +340,40 @@ def test_lines_that_cannot_be_read_are_counted_and_their_neighbours_stay(
     text.write_text("{ hello\n world")
     with pytest.raises(BadRequest, match="expected JSON lines or OTLP"):
         read(target, text)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(range(6)), st.integers(0, 60), JSON), min_size=1, max_size=20))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_value_of_a_line_stops_an_import(
+    source: Store, target: Store, tmp_path: Path, changes: list[tuple[int, int, Any]]
+) -> None:
+    """Whatever stands in a line, it is stored or refused, and the lines beside it are stored."""
+    row = json.loads(written(source, tmp_path / "own", "jsonl").read_text().splitlines()[0])
+    score = {"name": "x", "value": 1, "time_ns": NOW_NS, "kind": "judge"}
+    kinds: list[dict[str, Any]] = [
+        {**row, "scores": [score]}, {**row, **score}, LITELLM, LITELLM_FAILED, LANGFUSE, LANGFUSE_SCORE,
+    ]  # fmt: skip
+    rows: list[Any] = []
+    for kind, at, value in changes:
+        names = list(kinds[kind])
+        rows.append({**kinds[kind], names[at % len(names)]: value})
+    rows.append({**LITELLM_SPEND, "request_id": "the last"})
+    file = tmp_path / "lines"
+    file.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in rows))
+    done = read(target, file)
+    assert done.spans + done.scores + done.rejected >= len(rows)
+    assert len(target.calls(Filters(text="the last")).rows) == 1
 
 
 def test_spans_older_than_calls_are_kept_are_refused(target: Store, tmp_path: Path) -> None:
