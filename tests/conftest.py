@@ -28,3 +28,8 @@ def shared_data() -> Path:
     if folder is None:
         pytest.skip("no shared data folder: set TIERLIGHT_SHARED_DATA to use one")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests come last: the browser's driver keeps an event loop running in the main thread."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
