@@ -76,8 +76,9 @@ def verdict(
     if serious:
         first = min(serious, key=lambda a: ({"page": 0, "ticket": 1, "info": 2}[a.severity], a.opened_ns))
         more = len(open_alerts) - 1
+        hold = "" if "hold" in first.sentence.lower() else " Hold."
         tail = f" And {count(more, 'more open alert')}." if more else ""
-        return Verdict("alert", "hold", f"{first.sentence.rstrip('.')}. Hold.{tail}")
+        return Verdict("alert", "hold", f"{first.sentence.rstrip('.')}.{hold}{tail}")
     live = [r for r in recommendations if r.state not in ("dismissed", "kept", "rolled_back", "stale")]
     for action_state in ("ready", "shipped", "collecting", "proposed"):
         for r in live:

@@ -62,9 +62,14 @@ class Buckets:
         return [v for v, end in zip(values, self.edges[1:], strict=True) if end <= now_ns]
 
 
-def buckets(state: State) -> Buckets:
-    """Hours for up to three days, else local days."""
+LEAST_DAYS = 7
+
+
+def buckets(state: State, first_ns: int | None = None) -> Buckets:
+    """Hours for up to three days, else local days; a week at least, else from the day of the first call on."""
     zone, start, end = state.zone, state.window.start_ns, state.window.end_ns
+    if first_ns is not None and not state.step_is_hour:
+        start = max(start, min(first_ns, end - LEAST_DAYS * 24 * HOUR_NS))
     if state.step_is_hour:
         # Every zone in use is a whole number of quarter hours off UTC; an hour starts on the UTC hour here.
         first = start // HOUR_NS * HOUR_NS

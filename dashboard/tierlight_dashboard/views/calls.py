@@ -11,7 +11,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
 from tierlight.semconv import TIERS
-from tierlight_collector.records import CallPage, CallRow, Cursor, Filters, Rollup
+from tierlight_collector.records import HOUR_NS, CallPage, CallRow, Cursor, Filters, Rollup, TimeRange
 from tierlight_collector.rollup import percentile
 from tierlight_collector.stores.protocol import Order
 
@@ -37,6 +37,7 @@ HEADS = (
 )  # fmt: skip
 MOST_EXPORTED = 100_000
 LOW_QUALITY = 0.5
+MOST_SORTED = 5_000
 _SCANNED = 2_000  # calls looked through for one page of low quality: scores are not a sort key of the store
 
 
@@ -70,7 +71,7 @@ class Calls:
     def where(self) -> Filters:
         view, state = self.view, self.state
         return state.where(
-            start_ns=state.window.start_ns,
+            start_ns=self.from_ns,
             end_ns=state.window.end_ns,
             text=state.get("q"),
             prompt_version=state.filters.get("version", ()),
@@ -92,11 +93,36 @@ class Calls:
         return self.state.get("dir", "desc") == "desc"
 
     @cached_property
+    def from_ns(self) -> int:
+        """From when on calls are looked at: orders by cost and time have no index, so only the newest are sorted."""
+        window = self.state.window
+        calls = self.sums.value.calls if self.order != "time" and self.sums.value is not None else 0
+        if calls <= MOST_SORTED:
+            return window.start_ns
+        return window.end_ns - int((window.end_ns - window.start_ns) * MOST_SORTED / calls)
+
+    @property
+    def none_there(self) -> bool:
+        """Whether the sums say already that a special list is empty: looking for nothing takes longest."""
+        sums = self.sums.value
+        if sums is None or self.state.get("q") or self.state.filters.get("version"):
+            return False
+        found = {
+            "unpriced": sums.unpriced,
+            "escalated": sums.escalations,
+            "fallback": sums.fallbacks,
+            "errors": sums.errors,
+        }
+        return found.get(self.view, sums.calls) == 0
+
+    @cached_property
     def page(self) -> Panel[CallPage]:
         return self.site.panel(self._page)
 
     def _page(self) -> CallPage:
         after = decode(self.state.get("cursor")) if self.state.get("cursor") else None
+        if self.none_there:
+            return CallPage((), None)
         if self.view != "low_quality":
             return self._fetch(after, PAGE_ROWS)
         kept: list[CallRow] = []
@@ -126,19 +152,6 @@ class Calls:
     def next(self) -> str:
         page = self.page.value
         return encode(page.next) if page is not None and page.next is not None else ""
-
-    @property
-    def totals_follow(self) -> bool:
-        """Whether the totals can be read from rollups: not under filters that only single calls know."""
-        w = self.where
-        return not (
-            w.text
-            or w.prompt_version
-            or w.attempt_reason
-            or w.error
-            or w.unpriced
-            or self.view == "low_quality"
-        )
 
     @cached_property
     def sums(self) -> Panel[Rollup]:
@@ -181,14 +194,12 @@ class Calls:
 
     @cached_property
     def options(self) -> dict[str, list[str]]:
-        """What can be chosen in the filters, from the sums of the window: never from the calls."""
-        parts = self.site.recent(
-            f"options {self.site.span(self.state.window)}",
-            lambda: self.site.rollups(self.state.window, ("route", "model"), Filters(purpose=())),
-        )
+        """What can be chosen in the filters: all routes, the models of the last day and those chosen; never from the calls."""
+        day = TimeRange(self.state.window.end_ns - 24 * HOUR_NS, self.state.window.end_ns)
+        models = {p.key[0] for p in self.site.rollups(day, ("model",), Filters(purpose=()))}
         return {
-            "route": sorted({p.key[0] for p in parts})[:500],
-            "model": sorted({p.key[1] for p in parts if p.key[1]})[:500],
+            "route": sorted(r.route for r in self.site.routes())[:500],
+            "model": sorted(models.union(self.state.filters.get("model", ())) - {""})[:500],
             "tier": list(TIERS),
         }
 

@@ -282,6 +282,21 @@ def readable(text: str) -> str:
     return _HIDDEN.sub(_escape, text.replace("\r\n", "\n"))
 
 
+def about(sentence: str, route: str) -> str:
+    """A sentence for a place that names the route already.
+
+    >>> about("Quality (ok) of a/b: 76.6 %, was 98.9 %", "a/b")
+    'Quality (ok): 76.6 %, was 98.9 %'
+    """
+    if not route:
+        return sentence
+    for word in ("of", "on", "Keep", "Learning"):
+        sentence = sentence.replace(
+            f"{word} {route}", f"{word} this route" if word in ("Keep", "Learning") else ""
+        )
+    return sentence.replace("  ", " ").replace(" :", ":").replace(" .", ".").replace(" ,", ",")
+
+
 def plural(n: int, one: str, many: str = "") -> str:
     """The number with its word: 1 call, 2 calls."""
     return f"{exact(n)} {one if n == 1 else many or one + 's'}"

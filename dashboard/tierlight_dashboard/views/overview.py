@@ -85,7 +85,7 @@ class Overview:
 
     @cached_property
     def _buckets(self) -> Buckets:
-        return buckets(self.state)
+        return buckets(self.state, self.site.first_ns())
 
     @cached_property
     def advice(self) -> list[Recommendation]:

@@ -25,6 +25,7 @@ from .routetable import RouteRow, rate, route_rows, total
 from .site import Formats, Panel, Site
 from .urlstate import State
 
+MOST_SORTED = 1_000
 CHARTS = ("quality", "latency", "cost", "errors", "mix")
 
 
@@ -96,7 +97,7 @@ class RoutePage:
 
     @cached_property
     def buckets(self) -> Buckets:
-        return buckets(self.state)
+        return buckets(self.state, self.site.first_ns())
 
     @cached_property
     def _series(self) -> dict[tuple[str, str], list[Rollup | None]]:
@@ -359,14 +360,23 @@ class RoutePage:
             ),
         )[:12]
 
+    @cached_property
+    def recent_from_ns(self) -> int:
+        """From when on calls are sorted by cost or time: these orders have no index, so not over all of a busy route."""
+        window = self.state.window
+        calls = self.row.calls if self.row is not None else 0
+        share = min(1.0, MOST_SORTED / calls) if calls else 1.0
+        return window.end_ns - int((window.end_ns - window.start_ns) * share)
+
     def _calls(self, order: Order, **where: object) -> list[CallRow]:
         filters = self.state.where(
             route=(self.route,),
-            start_ns=self.state.window.start_ns,
+            start_ns=self.state.window.start_ns if order == "time" else self.recent_from_ns,
             end_ns=self.state.window.end_ns,
             **where,
         )
-        return list(self.site.store.calls(filters, limit=6, order=order).rows)
+        key = f"calls {self.route} {order} {self.site.span(self.state.window)} {where} {filters.env} {filters.purpose}"
+        return self.site.recent(key, lambda: list(self.site.store.calls(filters, limit=6, order=order).rows))
 
     @cached_property
     def latest(self) -> list[CallRow]:

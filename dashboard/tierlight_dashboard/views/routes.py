@@ -125,7 +125,7 @@ class Routes:
 
     @cached_property
     def _buckets(self) -> Buckets:
-        return buckets(self.state)
+        return buckets(self.state, self.site.first_ns())
 
     @cached_property
     def sparks(self) -> dict[str, list[float | None]]:

@@ -172,7 +172,7 @@ class Site:
 
     def state(self, request: Request, apart: Sequence[str] = ()) -> State:
         """The state in the request's address; parameters in `apart` are the page's own to read."""
-        first = min((r.first_ns for r in self.routes()), default=None)
+        first = self.first_ns()
         now = self.now_ns
         return urlstate.parse(
             [pair for pair in request.query_params.multi_items() if pair[0] not in apart],
@@ -191,9 +191,13 @@ class Site:
         headers = {"Content-Disposition": f'inline; filename="{file_name(name)}.svg"'}
         return Response(chart.standalone(title), media_type="image/svg+xml", headers=headers)
 
+    def first_ns(self) -> int | None:
+        """When the first call that is known of was made."""
+        return min((r.first_ns for r in self.routes()), default=None)
+
     def reaches_back(self, state: State) -> bool:
         """Whether there is data from the start of the period before: half a period compares with nothing."""
-        first = min((r.first_ns for r in self.routes()), default=None)
+        first = self.first_ns()
         return first is not None and first <= state.previous.start_ns + 24 * HOUR_NS
 
     def session(self, request: Request) -> str:
@@ -464,6 +468,7 @@ def environment(static: Mapping[str, str]) -> Environment:
         visible=fmt.visible,
         readable=fmt.readable,
         plural=fmt.plural,
+        about=fmt.about,
     )
     env.globals.update(
         static=static,
