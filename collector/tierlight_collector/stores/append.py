@@ -162,11 +162,16 @@ class Appender:
     # ---- which calls count, under which route -----------------------------------------------------------
 
     def _settle(self, new: Sequence[_New]) -> None:
+        senders = {(item.call.service_name, item.call.scope) for item in new if item.call is not None}
+        for service_name, scope in senders:
+            self._scopes[service_name].add(scope)
+        is_seen_once = all(len(self._scopes[service_name]) == 1 for service_name, _ in senders)
+        is_alone = not self._stored_traces and len({item.span.span.trace_id for item in new}) == len(new)
+        if is_seen_once and is_alone:
+            return
         by_trace: dict[tuple[bytes, int], list[_New]] = defaultdict(list)
         for item in new:
             by_trace[item.span.span.trace_id, item.project_id].append(item)
-            if item.call is not None:
-                self._scopes[item.call.service_name].add(item.call.scope)
         related: dict[int, list[_New]] = defaultdict(list)
         for (trace_id, project_id), items in by_trace.items():
             if len(items) == 1 and (trace_id, project_id) not in self._stored_traces:

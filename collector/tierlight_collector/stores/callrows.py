@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from ..records import CallRecord
-from ..rollup import bin_of_ms
+from ..rollup import bin_of_ns
 from . import tables
 from .intern import Dictionary, Interner
 
@@ -60,10 +60,6 @@ _plain_fields = tuple(
 _text_fields = tuple((name, _AT[name]) for name in _TEXTS)
 
 
-def bin_of_ns(duration_ns: int | None) -> int | None:
-    return None if duration_ns is None else bin_of_ms(duration_ns / 1e6)
-
-
 def row_of_call(
     seq: int,
     project_id: int,
@@ -87,8 +83,8 @@ def row_of_call(
         call.arrived_ns,
         duration_ns,
         ttft_ns,
-        bin_of_ns(duration_ns),
-        bin_of_ns(ttft_ns),
+        None if duration_ns is None else bin_of_ns(duration_ns),
+        None if ttft_ns is None else bin_of_ns(ttft_ns),
         *_numbers_of(call),
         call.response_id or None,
         call.call_id or None,

@@ -98,7 +98,7 @@ class Interner:
     def forget(self) -> None:
         self._kinds: dict[tuple[Any, ...], int] = {}
         self._origins: dict[tuple[Any, ...], int] = {}
-        self._hints: dict[RouteHints, int] = {}
+        self._hints: dict[tuple[str, ...], int] = {}
         self._series: dict[tuple[str, ...], int] = {}
         self._signals: dict[tuple[str, str], int] = {}
         self._projects: dict[str, int] = {}
@@ -137,12 +137,13 @@ class Interner:
         return found
 
     def hints(self, hints: RouteHints) -> int:
-        found = self._hints.get(hints)
+        key = _hints_of(hints)
+        found = self._hints.get(key)
         if found is None:
-            found = self._row(tables.RouteHint, tuple(map(_storable, _hints_of(hints))))
+            found = self._row(tables.RouteHint, tuple(map(_storable, key)))
             if len(self._hints) >= MAX_CACHED:
                 self._hints.clear()
-            self._hints[hints] = found
+            self._hints[key] = found
         return found
 
     def series(self, values: tuple[str, ...]) -> int:

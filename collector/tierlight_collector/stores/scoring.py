@@ -224,10 +224,6 @@ def address_of(score: ScoreRecord) -> str:
 
 
 def _join_keys(attributes: Attributes) -> Iterator[tuple[str, str]]:
-    if TIERLIGHT_JOIN_PREFIX not in "\n".join(
-        attributes
-    ):  # hardly any span has one: look at all keys at once
-        return
     if TIERLIGHT_JOIN_PREFIX not in "\n".join(attributes):  # a tenth of the time of asking each name
         return
     for name, value in attributes.items():
