@@ -310,6 +310,18 @@ def api_router(
         accepted = await run_in_threadpool(store.add_scores, [score.record(now_ns) for score in scores])
         return _json({"accepted": accepted})
 
+    @router.get("/api/v1/policy", tags=["policy"], response_class=Response)
+    def approved_policy(request: Request) -> Response:
+        """The newest approved routing policy as TOML, with its version as ETag; 304 when the caller has it, 404 without one."""
+        newest = next(iter(store.policies(limit=1)), None)
+        if newest is None:
+            raise HTTPException(404, "no routing policy has been approved yet")
+        etag = f'"{newest.version}"'
+        headers = {"etag": etag, "x-tierlight-policy-revision": str(newest.revision)}
+        if etag in [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]:
+            return Response(status_code=304, headers=headers)
+        return Response(newest.toml, media_type="application/toml", headers=headers)
+
     @router.get("/metrics", tags=["operation"])
     def metrics() -> PlainTextResponse:
         """Prometheus text: calls, tokens, cost, quality, open alerts by route; queue, drops and lag of the ingest."""

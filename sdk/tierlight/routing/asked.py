@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import semconv as s
 from .._call import Call
+from .._content import Frozen
 from .._context import Entered, Unsampled, begin, enter, leave
 from .._guard import attempt
-from .._messages import text_of
+from .._messages import request_contents, text_of
 from .._relay import relay, relay_async
 from .._runtime import active
 from .._spec import Request, RouteSpec, base_attributes
 from .._tap import Tap
 from .._usage import usage_from
 from . import engine
+from .artefact import packed
 from .decide import Decision, RouteRequest
+from .embed import hashed
 from .engine import Job, Send
 from .policy import Policy, Route, Target
 from .providers import Limits, ModelRequest
@@ -217,16 +220,26 @@ class Asked:
         if decision is not None and decision.experiment and purpose == "production":
             said[s.TIERLIGHT_EXPERIMENT_ID] = decision.experiment
             said[s.TIERLIGHT_EXPERIMENT_ARM] = decision.arm
+        if self.router.sends_features and purpose == "production" and self.request.text:
+            said[s.TIERLIGHT_FEATURES_V1] = packed(hashed(self.request.text))
         conversation = self.request.unit_ids.get("conversation")
         if conversation:
             said[s.GEN_AI_CONVERSATION_ID] = conversation
         # A helper: a wrapped client inside the provider must not record the same request again.
-        found = begin(runtime, spec, Request(operation, target.provider, target.model, said, is_helper=True))
+        captures = runtime.content.captures and purpose == "production"
+        contents = attempt("read a request", self._contents)[1] if captures else None
+        request = Request(operation, target.provider, target.model, said, contents, is_helper=True)
+        found = begin(runtime, spec, request)
         if not isinstance(found, Call):
             return None
         if target.is_free:
             found.cost(0.0)
         return found
+
+    def _contents(self) -> dict[str, Frozen]:
+        body = self.body
+        asked = {"messages": list(body.messages)} if body.messages else {"input": [*body.inputs]}
+        return request_contents({**asked, **body.settings}, body.settings)
 
     def _strategy(self) -> str:
         return self.job.decision.strategy if self.job is not None else self.route.strategy

@@ -12,6 +12,9 @@ from typing import Any, Final, Protocol
 
 from .. import semconv as s
 from .._call import Call
+from .._content import Frozen
+from .._guard import attempt
+from .._messages import answer_messages
 from .._record import Clock
 from .._usage import ResponseFacts, usage_from
 from ..errors import DeadlineExceeded
@@ -156,6 +159,8 @@ def run(job: Job) -> Steps:
             facts = usage_from(reply.result)
             if call is not None:
                 call.answer_arrived()
+                if call.captures_content:
+                    call.output = attempt("capture an answer", _frozen_answer, reply.result)[1]
             refused = job.route.on_refusal == "fallback" and _is_refusal(facts)
             is_last = todo.step == steps[-1]
             verdicts, passed = ((), True) if refused else (yield from _judge(job, call, reply.result))
@@ -207,6 +212,10 @@ def run(job: Job) -> Steps:
             end(kept[1], usage_from(kept[0]), (), False)
         _annotate_error(reply.error, job)
         raise reply.error
+
+
+def _frozen_answer(response: Any) -> Frozen:
+    return Frozen(answer_messages(response))
 
 
 # ---- what follows ---------------------------------------------------------------------------------------

@@ -60,6 +60,10 @@ class Router:
         providers: by provider name; one that is not named is reached over HTTP with the key of its usual variable.
         choosers: learned routers (`LearnedRouter`) by route, beside those that the policy names by file.
         checks: your functions for `kind = "callable"` validators, by name.
+        default_policy: used until a collector's address has answered; without it a collector that is away at the
+            start is an error.
+        sends_features: put the hashed words of each prompt on its span, so that a route can be learnt from calls
+            without their text. Hashes of words can be guessed: treat them as content.
         prices: a price book, for shadow budgets and the cost on the span; None leaves both to the collector.
         board: breakers; by default all routers of the process share theirs.
         clock, sleep, asleep, rng: for tests.
@@ -72,6 +76,8 @@ class Router:
         providers: Mapping[str, Provider] | None = None,
         choosers: Mapping[str, Chooser] | None = None,
         checks: Mapping[str, Check] | None = None,
+        default_policy: Policy | None = None,
+        sends_features: bool = False,
         prices: PriceBook | None = None,
         board: BreakerBoard | None = None,
         clock: Clock | None = None,
@@ -79,7 +85,8 @@ class Router:
         asleep: Callable[[float], Any] = asyncio.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        self._source = PolicySource(policy)
+        self._source = PolicySource(policy, default=default_policy)
+        self.sends_features = sends_features
         self._providers = dict(providers or {})
         self._given_choosers = dict(choosers or {})
         self._choosers: tuple[str, Mapping[str, Chooser]] = ("", {})

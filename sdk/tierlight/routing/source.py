@@ -55,6 +55,7 @@ class PolicySource:
 
     Args:
         given: a policy, a path, an address, or "" for what TIERLIGHT_POLICY names.
+        default: what is used until an address has served something.
         fetch: how an address is asked: (etag) -> (etag, toml), None = unchanged; for tests.
     """
 
@@ -64,6 +65,7 @@ class PolicySource:
         *,
         poll_s: float = POLL_S,
         fetch: Callable[[str], tuple[str, bytes] | None] | None = None,
+        default: Policy | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._folder: Path | None = None
@@ -85,17 +87,35 @@ class PolicySource:
         if named.startswith(("http://", "https://")):
             self._address = named
             self._fetch = fetch if fetch is not None else self._get
-            found = self._fetch("")
-            if found is None:
-                raise ConfigurationError(f"{named}: the collector has no approved policy yet")
-            self._etag, toml = found
-            self._policy = _served(toml)
+            self._policy = self._first(named, default)
             threading.Thread(target=self._poll, name="tierlight-policy", daemon=True).start()
             return
         self._file = Path(named)
         self._folder = self._file.parent
         self._stamp = _stamp(self._file)
         self._policy = load_policy(self._file)
+
+    def _first(self, address: str, default: Policy | None) -> Policy:
+        """What the address serves now, or the default until it serves something."""
+        try:
+            found = self._fetch("")
+            if found is not None:
+                policy = _served(found[1])
+                self._etag = found[0]
+                return policy
+            why = "the collector has no approved policy yet"
+        except Exception as error:  # noqa: BLE001  whatever is wrong with it, a default may stand in
+            why = (
+                f"{type(error).__name__}: {error}" if isinstance(error, PolicyError) else type(error).__name__
+            )
+            if default is not None:
+                report("fetch the policy", error)
+        if default is None:
+            raise ConfigurationError(
+                f"{address}: no policy can be had ({why}); start the collector, or give default_policy"
+            )
+        self.counters["policy_stale"] += 1
+        return default
 
     def current(self) -> Policy:
         """The policy in use. Of a file it looks at most once a second whether it has changed."""

@@ -19,8 +19,10 @@ from sdk.routing.fakes import POLICY, Scripted, chunk, refusal, reply
 from tierlight.errors import NoTarget, ProviderError
 from tierlight.pricing import PriceBook
 from tierlight.routing import CallableProvider, HttpProvider, Policy, Routed, Router
+from tierlight.routing.artefact import unpacked
 from tierlight.routing.breaker import BreakerBoard
 from tierlight.routing.decide import Choice
+from tierlight.routing.embed import hashed
 from tierlight.testing import Captured, CapturedCall, FakeError, FakeProvider, FakeReply, capture_calls
 
 
@@ -346,6 +348,19 @@ def test_an_experiment_is_stamped_as_assigned_even_where_another_answers() -> No
     assert (said["tierlight.experiment.id"], said["tierlight.experiment.arm"]) == ("e", "a")
     assert said["tierlight.experiment.delivered"] is False
     assert all("u1" not in str(value) for call in calls for value in call.attributes.values())
+
+
+def test_texts_are_captured_only_where_that_is_on_and_features_only_where_asked_for() -> None:
+    script = Scripted()
+    with capture_calls(clock=script.clock) as plain:
+        routed(script).chat("intent", "a private word")
+    assert all("private" not in str(call.attributes) for call in plain)
+    with capture_calls(content=True, clock=script.clock) as calls:
+        routed(script, sends_features=True).chat("intent", "a private word")
+    said = attempts(calls)[0].attributes
+    assert "a private word" in said["gen_ai.input.messages"]
+    assert "fine" in said["gen_ai.output.messages"]
+    assert unpacked(said["tierlight.features.v1"]) == pytest.approx(hashed("a private word"), abs=1e-6)
 
 
 # ---- router model, learned routes, our own faults -------------------------------------------------------

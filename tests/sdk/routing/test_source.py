@@ -148,3 +148,20 @@ def test_a_route_names_its_learned_router_by_file(tmp_path: Path) -> None:
     (tmp_path / "lr1.json").write_text(router.to_json().replace('"default":"sonnet"', '"default":"nano"'))
     with pytest.raises(ConfigurationError, match="does not have the hash"):
         source.chooser(source.current().routes["help"])
+
+
+def test_a_collector_that_is_away_at_the_start_needs_a_default() -> None:
+    collector = Collector()
+    collector.is_away = True
+    with pytest.raises(
+        ConfigurationError,
+        match=r"no policy can be had \(ConnectError\); start the collector, or give default_policy",
+    ):
+        PolicySource("http://collector/api/v1/policy", poll_s=3600, fetch=collector.fetch)
+    own = Policy.from_toml(OTHER)
+    source = PolicySource("http://collector/api/v1/policy", poll_s=3600, fetch=collector.fetch, default=own)
+    assert source.current() is own
+    collector.is_away = False
+    source.refresh()
+    assert source.current() == Policy.from_toml(POLICY)
+    source.close()
