@@ -220,6 +220,8 @@ class Appender:
         """What the store holds of these traces, of calls that may be the same as these, and of their traces."""
         stored = {each.facts.key: each for each in self._spans_of(project_id, traces)}
         asked = set(traces)
+        # Also of stored calls whose trace only gets a further span: their duplicates may lie in other traces.
+        calls = [*calls, *(each.facts.call for each in stored.values() if each.facts.call is not None)]
         while calls:
             suspects = self._look_alikes(project_id, calls)
             further = {trace_id for trace_id, _ in suspects} - asked
