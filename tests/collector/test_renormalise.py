@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -213,6 +214,38 @@ def test_duplicate_that_was_not_recognised_gives_way(store: Callable[[], Store],
     assert report.columns == {"response_id": 1, "superseded": 1}
     assert facts(opened) == right
     assert len(opened.calls(Filters()).rows) == 5
+
+
+def test_whatever_an_older_rule_made_of_them_the_calls_come_right(
+    store: Callable[[], Store], path: Path
+) -> None:
+    """Columns, routes, roles and verdicts altered at random, many times over."""
+    right = facts(store())
+    rolled = store().rollups(EVER, ("route", "model"))
+    for seed in range(12):
+        store().close()
+        chance = random.Random(seed)
+        connection = sqlite3.connect(path)
+        kinds = [id_ for (id_,) in connection.execute("SELECT id FROM call_kinds")]
+        hints = [id_ for (id_,) in connection.execute("SELECT id FROM route_hints")]
+        for (seq,) in connection.execute("SELECT seq FROM calls").fetchall():
+            for column, value in (
+                ("input_tokens", chance.randrange(9_999)),
+                ("kind_id", chance.choice(kinds)),
+                ("hint_id", chance.choice(hints)),
+                ("superseded_by", None),
+                ("response_id", None),
+            ):
+                if chance.random() < 0.3:
+                    connection.execute(f"UPDATE calls SET {column} = ? WHERE seq = ?", (value, seq))
+        connection.execute("UPDATE spans SET role = 'tool', hint_id = ?", (chance.choice(hints),))
+        connection.commit()
+        connection.close()
+        opened = store()
+        renormalise.apply(opened, COSTING)
+        assert facts(opened) == right, seed
+        assert opened.rollups(EVER, ("route", "model")) == rolled
+        assert renormalise.apply(opened, COSTING).changed == 0
 
 
 def test_only_the_meant_traces_are_read_again(store: Callable[[], Store], path: Path) -> None:
