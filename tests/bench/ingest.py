@@ -325,17 +325,19 @@ def main() -> None:
     if said.serve:
         serve(said.serve, content=said.content, profile=Path(said.profile) if said.profile else None)
         return
+    collect_garbage_seldom()
     plain, rich = requests(said.spans, content=False), requests(said.spans // 2, content=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         runs: dict[str, Measured] = {}
+        ceilings: list[list[float]] = []
         for connections in (1, 4):
             for content, bodies in ((False, plain), (True, rich)):
                 warm_up = requests(2 * SPANS_A_REQUEST, content=content)
                 key = f"{'content' if content else 'plain'}_{connections}"
                 runs[key] = collector(bodies, warm_up, folder / key, connections=connections, content=content)
-        stored = folder / "plain_4" / "calls.db"
-        ceilings = [[ceiling(plain, stored, walk) for walk in (_walk, _walk_by_shortcut)] for _ in range(3)]
+                stored = folder / "plain_1" / "calls.db"
+                ceilings.append([ceiling(plain, stored, walk) for walk in (_walk, _walk_by_shortcut)])
     best, shortcut = (statistics.median(found) for found in zip(*ceilings, strict=True))
     plain_4 = runs["plain_4"]
     result = {
