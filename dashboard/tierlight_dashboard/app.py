@@ -134,8 +134,9 @@ def _answer_errors(app: FastAPI, site: Site) -> None:
                 status=status,
                 model={"status": status, "what": what, "incident": incident},
             )
-        except CollectorError:  # the frame needs the store, and it is the store that failed
-            return PlainTextResponse(f"{what}\n", status, headers)
+        except Exception:  # noqa: BLE001 - the frame asks the store too, and it may be what failed
+            tail = f" (id {incident})" if incident else ""
+            return PlainTextResponse(f"{what}{tail}\n", status, headers)
         response.headers.update(headers)
         return response
 

@@ -37,7 +37,7 @@ HEADS = (
 )  # fmt: skip
 MOST_EXPORTED = 100_000
 LOW_QUALITY = 0.5
-MOST_SORTED = 5_000
+MOST_SORTED = 2_000
 _SCANNED = 2_000  # calls looked through for one page of low quality: scores are not a sort key of the store
 
 

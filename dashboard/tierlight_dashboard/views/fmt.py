@@ -290,9 +290,9 @@ def about(sentence: str, route: str) -> str:
     """
     if not route:
         return sentence
-    for word in ("of", "on", "Keep", "Learning"):
+    for word in ("of", "on", "Keep", "Learning", "Hold"):
         sentence = sentence.replace(
-            f"{word} {route}", f"{word} this route" if word in ("Keep", "Learning") else ""
+            f"{word} {route}", f"{word} this route" if word in ("Keep", "Learning", "Hold") else ""
         )
     return sentence.replace("  ", " ").replace(" :", ":").replace(" .", ".").replace(" ,", ",")
 

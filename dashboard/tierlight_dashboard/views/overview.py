@@ -188,6 +188,10 @@ class Overview:
 
     @cached_property
     def sparks(self) -> dict[str, list[float | None]]:
+        """Decoration: where it fails the numbers beside it stay."""
+        return self.site.panel(self._sparks).value or {}
+
+    def _sparks(self) -> dict[str, list[float | None]]:
         rows = (self.routes.value or [])[:TOP_ROUTES]
         if not rows:
             return {}

@@ -129,6 +129,10 @@ class Routes:
 
     @cached_property
     def sparks(self) -> dict[str, list[float | None]]:
+        """Decoration: where it fails the numbers beside it stay."""
+        return self.site.panel(self._sparks).value or {}
+
+    def _sparks(self) -> dict[str, list[float | None]]:
         if not self.shown:
             return {}
         found = self.site.series(
