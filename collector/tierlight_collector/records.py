@@ -5,6 +5,8 @@ integer nanoseconds UTC since 1970. Text that a series is keyed by (`route`, `mo
 absent, so that equal keys compare equal in every store.
 """
 
+# Long because every fact that crosses a border between steps stands here, one plain dataclass each.
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,7 @@
 """The SQLite store: facts, decisions and the forwarding queue in one file, written by one thread."""
 
+# Long because it is the whole Store protocol, a few lines a method; the work is in the modules beside it.
+
 from __future__ import annotations
 
 import sqlite3
