@@ -115,6 +115,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 otlp_url=running.otlp_url,
                 book=book,
                 insecure=settings.insecure,
+                accept_as_normal=running.watch.accept_as_normal,
                 ingest_counters=collector.ingest.counters.snapshot,
                 ingest_limits=asdict(collector.ingest.limits),
                 forwarder=collector.forwarder,

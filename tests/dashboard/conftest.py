@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,11 +24,10 @@ ORIGIN = "http://127.0.0.1:4319"
 class Browser:
     """Asks the app as a browser of one session would."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, **options: Any) -> None:
         self.store = store
-        self.app = create_app(
-            store, DashboardSettings(clock=lambda: seed.NOW_NS, cache_seconds=0, secret=b"test")
-        )
+        given = DashboardSettings(clock=lambda: seed.NOW_NS, cache_seconds=0, secret=b"test")
+        self.app = create_app(store, replace(given, **options))
         self.cookies: dict[str, str] = {}
 
     def ask(

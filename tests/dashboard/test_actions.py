@@ -50,6 +50,26 @@ def test_an_alert_is_put_away_and_brought_back(desk: Browser, do: str, undo: str
     assert len(desk.store.audit()) >= 2
 
 
+def test_a_new_normal_is_handed_to_the_watch(desk: Browser) -> None:
+    taken: list[tuple[int, str, int]] = []
+    first = desk.store.alerts(states=("open",))[0]
+    assert desk.post("/alerts/act", id=str(first.id), do="normal").status_code == 422, "no watch, no button"
+    assert "New normal" not in desk.text("/alerts")
+    watched = type(desk)(desk.store, accept_as_normal=lambda *given: taken.append(given))
+    assert "New normal" in watched.text("/alerts")
+    assert watched.post("/alerts/act", id=str(first.id), do="normal").status_code == 303
+    assert taken == [(first.id, "local", seed.NOW_NS)]
+
+
+def test_a_test_notification_goes_to_every_target(desk: Browser) -> None:
+    sent: list[str] = []
+    assert desk.post("/settings/test").status_code == 422
+    told = type(desk)(desk.store, targets=("webhook ops",), send_test=lambda: sent.append("x"))
+    assert "webhook ops" in told.text("/settings")
+    assert told.post("/settings/test").status_code == 303
+    assert sent == ["x"]
+
+
 def test_a_move_is_approved_and_taken_back(desk: Browser) -> None:
     ready = of_route(desk, "answer_customer", "ready")
     desk.post("/recommendations/act", id=str(ready), do="ship")
