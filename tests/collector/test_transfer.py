@@ -236,6 +236,7 @@ LITELLM_SPEND = {
     "request_id": "chatcmpl-3", "call_type": "aembedding", "spend": 0.00002, "prompt_tokens": 1000, "completion_tokens": 0,
     "startTime": "2026-11-18T05:00:00Z", "endTime": "2026-11-18T05:00:01.5Z", "model": "text-embedding-3-small",
     "custom_llm_provider": "openai", "cache_hit": "False", "session_id": "s-1",
+    "metadata": '{"route": "search"}',
 }  # fmt: skip
 LITELLM_CACHED = {
     **LITELLM,
@@ -271,6 +272,7 @@ def test_litellm_logs_become_calls(target: Store, tmp_path: Path) -> None:
     assert (failed.input_tokens, failed.cost_nusd) == (None, None)
     spend = found["chatcmpl-3"]
     assert (spend.operation, spend.input_tokens, spend.session_id) == ("embeddings", 1000, "s-1")
+    assert spend.route == "search"
     cached = found[""]
     assert (cached.outcome, cached.cost_nusd, cached.cost_source) == ("cache_hit", 0, "cache")
     assert "secret" not in repr([target.trace(row.call.trace_id) for row in calls(target).values()])

@@ -75,7 +75,7 @@ def litellm_call(line: Line) -> SpanRecord:
     if is_cached:
         said |= {s.TIERLIGHT_SCHEMA: s.SCHEMA_VERSION, s.TIERLIGHT_CACHE_HIT: True}
     return span_of(
-        trace=pick(line, "trace_id", "session_id") or identity,
+        trace=pick(line, "trace_id") or identity,
         span=identity,
         parent=None,
         name="litellm_request",

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final, get_args
 
+import orjson
+
 from tierlight import semconv as s
 
 from ..errors import InvalidRecord
@@ -115,7 +117,12 @@ def status_of(value: object) -> int | None:
 
 
 def mapping_of(value: object) -> Line:
-    """The value where it is an object, else an empty one."""
+    """The value where it is an object, also one written as text, else an empty one."""
+    if isinstance(value, str) and value.startswith("{") and len(value) <= MAX_TEXT:
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return {}
     return value if isinstance(value, Mapping) else {}
 
 
