@@ -90,7 +90,7 @@ def look_alike(request: FakeRequest) -> FakeReply:
         "handoff": json.dumps({"summary": "asks for a person"}),
         "check": "9",
     }[step]
-    thought = REASONING_TOKENS if request.model.startswith("o3") else 0
+    thought = REASONING_TOKENS if request.model.endswith("-pro") else 0
     return FakeReply(
         text=text, input_tokens=tokens_in, output_tokens=tokens_out + thought, reasoning_tokens=thought
     )

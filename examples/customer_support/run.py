@@ -50,20 +50,24 @@ def _mean(costs: tuple[int, ...]) -> Decimal:
     return Decimal(sum(costs)) / len(costs) / 10**9 if costs else Decimal(0)
 
 
-def play(policy: str, count: int) -> Costs:
-    """Handle so many tickets by a policy and price what was recorded."""
+def desk_on(policy: str, book: PriceBook) -> SupportDesk:
+    """A desk whose providers are all the local look-alike."""
     fake = FakeProvider(look_alike)
     client = httpx.Client(transport=fake.transport(httpx))
     providers = {
         name: HttpProvider(api_key="none", client=client) for name in ("openai", "anthropic", "cohere")
     }
-    router = Router(load_policy(HERE / policy), providers=providers, board=BreakerBoard())
-    desk, book, now_ns = (
-        SupportDesk(router),
-        PriceBook.from_toml((HERE / "prices.toml").read_bytes()),
-        time.time_ns(),
+    return SupportDesk(
+        Router(load_policy(HERE / policy, prices=book), providers=providers, board=BreakerBoard())
     )
-    answered, escalated = [], []
+
+
+def play(policy: str, count: int) -> Costs:
+    """Handle so many tickets by a policy and price what was recorded."""
+    book, now_ns = PriceBook.from_toml((HERE / "prices.toml").read_bytes()), time.time_ns()
+    desk = desk_on(policy, book)
+    answered: list[int] = []
+    escalated: list[int] = []
     for ticket in tickets(count):
         with capture_calls() as calls:
             is_answered = desk.handle(ticket)
@@ -75,12 +79,7 @@ def play(policy: str, count: int) -> Costs:
 def send(policy: str, count: int, endpoint: str) -> bool:
     """Handle the tickets once more with the calls going to a collector; whether all arrived."""
     tierlight.configure(service_name="support-desk", endpoint=endpoint, prices=HERE / "prices.toml")
-    fake = FakeProvider(look_alike)
-    client = httpx.Client(transport=fake.transport(httpx))
-    providers = {
-        name: HttpProvider(api_key="none", client=client) for name in ("openai", "anthropic", "cohere")
-    }
-    desk = SupportDesk(Router(load_policy(HERE / policy), providers=providers, board=BreakerBoard()))
+    desk = desk_on(policy, PriceBook.from_toml((HERE / "prices.toml").read_bytes()))
     for number, ticket in enumerate(tickets(count)):
         desk.handle(ticket)
         if number % 200 == 199:

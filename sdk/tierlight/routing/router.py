@@ -64,7 +64,8 @@ class Router:
             start is an error.
         sends_features: put the hashed words of each prompt on its span, so that a route can be learnt from calls
             without their text. Hashes of words can be guessed: treat them as content.
-        prices: a price book, for shadow budgets and the cost on the span; None leaves both to the collector.
+        prices: a price book, for shadow budgets and the order of cascades; without one shadows of priced models stop
+            after their first, and cascades are compared by list prices.
         board: breakers; by default all routers of the process share theirs.
         clock, sleep, asleep, rng: for tests.
     """
@@ -85,7 +86,7 @@ class Router:
         asleep: Callable[[float], Any] = asyncio.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        self._source = PolicySource(policy, default=default_policy)
+        self._source = PolicySource(policy, default=default_policy, prices=prices)
         self.sends_features = sends_features
         self._providers = dict(providers or {})
         self._given_choosers = dict(choosers or {})

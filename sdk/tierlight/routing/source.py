@@ -11,20 +11,26 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._guard import report
 from ..errors import ConfigurationError, PolicyError
 from .decide import Chooser
 from .policy import MAX_BYTES, Policy, Route
 
+if TYPE_CHECKING:
+    from ..pricing import PriceBook
+
 POLL_S: Final = 30.0
 FIRST_S: Final = 5.0
 VARIABLE: Final = "TIERLIGHT_POLICY"
 
 
-def load_policy(path: str | os.PathLike[str]) -> Policy:
+def load_policy(path: str | os.PathLike[str], *, prices: PriceBook | None = None) -> Policy:
     """Read a policy file; the files that it names are looked for beside it.
+
+    Args:
+        prices: what the steps of cascades are compared by; None = list prices.
 
     Raises:
         PolicyError: it can't be read or must not be loaded; the message names the file or key.
@@ -35,11 +41,11 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
     except OSError as error:
         raise PolicyError(f"{file}: the policy can't be read: {error.strerror or error}") from error
     policy = Policy.from_toml(toml, read=lambda name: (file.parent / name).read_bytes())
-    _check_cascade_prices(policy)
+    _check_cascade_prices(policy, prices)
     return policy
 
 
-def _check_cascade_prices(policy: Policy) -> None:
+def _check_cascade_prices(policy: Policy, prices: PriceBook | None) -> None:
     """Prices are loaded (half a second, once) only for a policy that has cascades to check."""
     if any(route.strategy == "cascade" for route in policy.routes.values()):
         from datetime import UTC, datetime
@@ -47,7 +53,7 @@ def _check_cascade_prices(policy: Policy) -> None:
         from ..pricing import PriceBook
         from .check import check_prices
 
-        check_prices(policy, PriceBook.default(), datetime.now(UTC))
+        check_prices(policy, prices if prices is not None else PriceBook.default(), datetime.now(UTC))
 
 
 class PolicySource:
@@ -55,6 +61,7 @@ class PolicySource:
 
     Args:
         given: a policy, a path, an address, or "" for what TIERLIGHT_POLICY names.
+        prices: as of `load_policy`.
         default: what is used until an address has served something.
         fetch: how an address is asked: (etag) -> (etag, toml), None = unchanged; for tests.
     """
@@ -66,7 +73,9 @@ class PolicySource:
         poll_s: float = POLL_S,
         fetch: Callable[[str], tuple[str, bytes] | None] | None = None,
         default: Policy | None = None,
+        prices: PriceBook | None = None,
     ) -> None:
+        self._prices = prices
         self.counters: Counter[str] = Counter()
         self._folder: Path | None = None
         self._address = ""
@@ -93,14 +102,14 @@ class PolicySource:
         self._file = Path(named)
         self._folder = self._file.parent
         self._stamp = _stamp(self._file)
-        self._policy = load_policy(self._file)
+        self._policy = load_policy(self._file, prices=self._prices)
 
     def _first(self, address: str, default: Policy | None) -> Policy:
         """What the address serves now, or the default until it serves something."""
         try:
             found = self._fetch("")
             if found is not None:
-                policy = _served(found[1])
+                policy = _served(found[1], self._prices)
                 self._etag = found[0]
                 return policy
             why = "the collector has no approved policy yet"
@@ -131,7 +140,7 @@ class PolicySource:
             found = self._fetch(self._etag)
             if found is not None:
                 etag, toml = found
-                self._policy = _served(toml)
+                self._policy = _served(toml, self._prices)
                 self._etag = etag
                 self.counters["policy_refreshed"] += 1
         except Exception as error:  # noqa: BLE001  the last good policy is better than any fault
@@ -174,7 +183,7 @@ class PolicySource:
             return
         self._stamp = stamp
         try:
-            self._policy = load_policy(self._file)
+            self._policy = load_policy(self._file, prices=self._prices)
             self.counters["policy_refreshed"] += 1
         except PolicyError as error:
             self.counters["policy_stale"] += 1
@@ -202,9 +211,9 @@ class PolicySource:
         return response.headers.get("etag", ""), response.content
 
 
-def _served(toml: bytes) -> Policy:
+def _served(toml: bytes, prices: PriceBook | None) -> Policy:
     policy = Policy.from_toml(toml, is_served=True)
-    _check_cascade_prices(policy)
+    _check_cascade_prices(policy, prices)
     return policy
 
 

@@ -1,0 +1,119 @@
+"""Stored calls of a route as scored calls to learn and to replay from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tierlight import semconv as s
+from tierlight.pricing import canonical_provider
+from tierlight.routing.artefact import unpacked
+from tierlight.routing.embed import Embedder, Vector
+from tierlight.routing.learn import ScoredCall
+from tierlight.routing.policy import Policy, Route
+from tierlight_collector.records import CallEvidence, ScoreEvidence
+from tierlight_collector.stores.protocol import Store
+
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEvidence:
+    """What the store knows of one route and signal.
+
+    `without_text` calls have neither captured text nor hashed words: they count for their task only.
+    """
+
+    calls: tuple[ScoredCall, ...]
+    texts: tuple[str, ...]
+    unknown_targets: int
+    without_text: int
+
+
+def evidence_of(
+    store: Store, policy: Policy, route: Route, signal: str, since_ns: int, embedder: Embedder
+) -> RouteEvidence:
+    """The scored calls of a route's candidates, newest score per call, in the order of their arrival."""
+    by_model = {
+        (policy.targets[name].provider, policy.targets[name].model): name for name in route.candidates
+    }
+    newest: dict[tuple[bytes, bytes], ScoreEvidence] = {}
+    for score in _scores(store):
+        call = score.call
+        if (
+            call.route == route.name
+            and score.name == signal
+            and call.start_ns >= since_ns
+            and 0 <= score.value <= 1
+        ):
+            newest[call.trace_id, call.span_id] = score
+    calls, texts, unknown, without = [], [], 0, 0
+    for score in newest.values():
+        call = score.call
+        target = by_model.get((canonical_provider(call.provider), call.request_model)) or by_model.get(
+            (canonical_provider(call.provider), call.model)
+        )
+        if target is None:
+            unknown += 1
+            continue
+        text, vector = _prompt_of(store, call, embedder)
+        without += not vector
+        texts.append(text)
+        calls.append(
+            ScoredCall(
+                target=target,
+                score=score.value,
+                vector=vector,
+                segment=call.segment,
+                act_prob=call.act_prob,
+                keep_prob=call.keep_prob,
+                time_ns=call.start_ns,
+                call_id=call.call_id,
+                cost_usd=None if call.cost_nusd is None else call.cost_nusd / 1e9,
+            )
+        )
+    return RouteEvidence(tuple(calls), tuple(texts), unknown, without)
+
+
+def _scores(store: Store) -> Iterator[ScoreEvidence]:
+    after = 0
+    while page := store.score_evidence(after, _PAGE):
+        yield from page
+        after = page[-1].seq
+
+
+def _prompt_of(store: Store, call: CallEvidence, embedder: Embedder) -> tuple[str, Vector]:
+    """The prompt's text where it was captured, else its hashed words where those were sent."""
+    bodies = {one.kind: one.body for one in store.contents(call.trace_id, call.span_id)}
+    text = "\n".join(part for kind in ("system", "prompt") if kind in bodies for part in _texts(bodies[kind]))
+    if text:
+        return text, embedder.embed(text)
+    if embedder.id == "hash1":
+        for span in store.trace(call.trace_id, 200):
+            packed = span.attributes.get(s.TIERLIGHT_FEATURES_V1) if span.span_id == call.span_id else None
+            if isinstance(packed, str):
+                return "", unpacked(packed)
+    return "", {}
+
+
+def _texts(body: str) -> Iterator[str]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        yield body
+        return
+    yield from _inner_texts(document)
+
+
+def _inner_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _inner_texts(one)
+    elif isinstance(value, Mapping):
+        for key in ("parts", "content"):
+            if key in value:
+                yield from _inner_texts(value[key])
