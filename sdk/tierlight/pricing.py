@@ -264,7 +264,7 @@ class PriceBook:
             if len(self._layers) >= _MOST_KEPT:
                 self._layers.clear()
             self._layers[key] = layer
-        if isinstance(layer, Rate | Unpriced):
+        if isinstance(layer, (Rate, Unpriced)):
             return layer
         return layer(_ns(at)) or Unpriced("unknown_model")
 
