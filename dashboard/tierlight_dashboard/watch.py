@@ -11,27 +11,24 @@ import contextlib
 import gc
 import json
 import threading
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tierlight.pricing import PriceBook
 from tierlight_collector.decisions import Alert, AuditEntry, Recommendation, Severity, WatchCommit
-from tierlight_collector.records import CallEvidence, CallRow, Cursor, Filters, ScoreEvidence
+from tierlight_collector.records import CallEvidence, ScoreEvidence
 from tierlight_collector.stores.protocol import Store
 
 from .advice import Advisor
-from .analysis.alerting import belongs, describe, test_key
-from .analysis.attribution import LONGEST_WINDOW, Ringing
-from .analysis.causes import Context
+from .alertbook import AlertBook
 from .analysis.coverage import RouteCoverage, is_expected, touched_routes
-from .analysis.drift import lane_evidence, worse_of
-from .analysis.incidents import as_rang, incident_of, joined, stream_of, test_of
+from .analysis.incidents import stream_of
 from .analysis.learning import new_normal
-from .analysis.monitor import Event, Rang, observe
+from .analysis.monitor import observe
 from .analysis.prices import FrozenPrices, price_alert
 from .analysis.signals import Observation, observe_call, observe_score
 from .analysis.standing import (
-    RECOVERING_AT,
     CheckResult,
     Standing,
     check_result,
@@ -39,12 +36,10 @@ from .analysis.standing import (
     units_by_level,
 )
 from .analysis.state import decode, encode, keys_of
-from .analysis.streams import Detector, Policy, Stream, StreamKey, threshold
+from .analysis.streams import Policy, Stream, StreamKey, threshold
 from .analysis.windows import DAY_NS
 
 BATCH = 5_000
-PAGE = 500
-SETTLING_CALLS = 200  # so long after a change its size, and the severity, is measured anew
 BUDGET_KEY = "budget"
 PRICES_KEY = "frozen prices"
 COVERAGE_PREFIX = "coverage "
@@ -60,25 +55,6 @@ class TickReport:
     worsened: tuple[Alert, ...] = ()
     resolved: tuple[Alert, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
-
-
-@dataclass(slots=True)
-class _Ledger:
-    """The alerts of one batch: those open by test, and those to be written."""
-
-    open: dict[str, Alert]
-    changed: dict[str, Alert] = field(default_factory=dict)
-    opened: list[str] = field(default_factory=list)
-    worsened: list[str] = field(default_factory=list)
-    resolved: list[str] = field(default_factory=list)
-    extra: list[Alert] = field(default_factory=list)
-
-    def put(self, alert: Alert) -> None:
-        self.changed[alert.test_key] = alert
-        if alert.state == "resolved":
-            self.open.pop(alert.test_key, None)
-        else:
-            self.open[alert.test_key] = alert
 
 
 class Watch:
@@ -104,19 +80,42 @@ class Watch:
             report = TickReport()
             try:
                 self._load()
-                self._spread_budget(now_ns)
                 while True:
                     calls = self._store.call_evidence(self._watermarks.get("calls", 0), BATCH)
                     scores = self._store.score_evidence(self._watermarks.get("scores", 0), BATCH)
                     if not calls and not scores:
                         return report
                     if len(calls) == BATCH:
-                        scores = _of_calls_up_to(calls[-1].seq, scores)
-                    with _collector_paused():
-                        report = _both(report, self._batch(calls, scores, now_ns))
+                        scores = _up_to(calls[-1].seq, scores)
+                    parts = list(self._by_day(calls, scores, now_ns))
+                    for number, (day, some_calls, some_scores) in enumerate(parts, 1):
+                        if day is not None:
+                            self._spread_budget(day)
+                        more = number == len(parts) and len(scores) == BATCH
+                        with _collector_paused():
+                            report = _both(report, self._batch(some_calls, some_scores, now_ns, more))
             except BaseException:
                 self._loaded = False  # nothing was stored: start again from what is
                 raise
+
+    def _by_day(
+        self, calls: list[CallEvidence], scores: list[ScoreEvidence], now_ns: int
+    ) -> Iterator[tuple[int | None, list[CallEvidence], list[ScoreEvidence]]]:
+        """The evidence cut where a call begins a new day, each part with that day, None for a day that goes on."""
+        newest = -1 if self._budget_day is None else self._budget_day
+        opening: int | None = None
+        first = 0
+        for place, call in enumerate(calls):
+            day = min(call.start_ns, now_ns) // DAY_NS  # a clock that runs ahead brings no day forward
+            if day <= newest:
+                continue
+            if place > first:
+                early = _up_to(calls[place - 1].seq, scores)
+                yield opening, calls[first:place], early
+                scores = scores[len(early) :]
+            newest = opening = day
+            first = place
+        yield opening, calls[first:], scores
 
     def standings(self, now_ns: int) -> list[Standing]:
         """How every test stands, for pages and `tierlight check`."""
@@ -181,18 +180,17 @@ class Watch:
             self._policy = replace(self._configured, units=budget["units"])
         self._loaded = True
 
-    def _spread_budget(self, now_ns: int) -> None:
-        """Once a day share the accepted false alarms among the tests that are open; acts on later calls only."""
-        day = now_ns // DAY_NS
-        if self._budget_day == day:
-            return
+    def _spread_budget(self, day: int) -> None:
+        """Once a day of the calls' own time share the accepted false alarms among the tests that are open.
+
+        By the calls' time, not by the clock: catching up on a month gives the thresholds that watching it gave.
+        """
         first = self._budget_day is None
         units = dict(self._policy.units)
         streams = {}
         if not first:
-            units = {
-                level: max(n, 1.0) for level, n in units_by_level(self._streams.values(), now_ns).items()
-            }
+            counted = units_by_level(self._streams.values(), day * DAY_NS)
+            units = {level: max(n, self._configured.units[level]) for level, n in counted.items()}
             policy = replace(self._policy, units=units)
             for key, old in self._streams.items():
                 streams[key] = stream = old.copy()
@@ -207,7 +205,11 @@ class Watch:
         self._budget_day = day
 
     def _batch(
-        self, calls: Sequence[CallEvidence], scores: Sequence[ScoreEvidence], now_ns: int
+        self,
+        calls: Sequence[CallEvidence],
+        scores: Sequence[ScoreEvidence],
+        now_ns: int,
+        more_scores: bool,
     ) -> TickReport:
         watermarks = dict(self._watermarks)
         if calls:
@@ -215,24 +217,18 @@ class Watch:
         if scores:
             watermarks["scores"] = scores[-1].seq
         prices = self._prices.copy()
-        ledger = _Ledger(
-            {a.test_key: a for a in self._store.alerts(states=("open", "recovering"), limit=10_000)}
-        )
         coverage = {
             route: self._coverage[route].copy() if route in self._coverage else RouteCoverage()
             for route in sorted(touched_routes(calls, scores))
         }
+        told: list[Alert] = []
         touched, events = observe(
-            self._streams, self._observations(calls, scores, prices, coverage, ledger), self._policy
+            self._streams,
+            self._observations(calls, scores, prices, coverage, told, more_scores),
+            self._policy,
         )
-        for event in events:
-            stream = touched[event.stream]
-            detector = stream.detectors[event.test]
-            if isinstance(event, Rang):
-                self._open(event, stream, detector, ledger, watermarks)
-            else:
-                self._resolve(event, stream, detector, ledger)
-        self._settle(touched, ledger, watermarks)
+        book = AlertBook(self._store, ChainMap(touched, self._streams), watermarks.get("calls", 0))
+        book.enter(events, touched)
         states: dict[str, bytes] = {}
         forget: list[str] = []
         for stream in touched.values():
@@ -250,7 +246,7 @@ class Watch:
             WatchCommit(
                 states,
                 watermarks,
-                (*ledger.changed.values(), *ledger.extra),
+                (*book.changed.values(), *told),
                 recommendations,
                 forget_states=tuple(forget),
             )
@@ -262,9 +258,9 @@ class Watch:
         return TickReport(
             len(calls),
             len(scores),
-            tuple(by_key[key] for key in ledger.opened) + stored[len(ledger.changed) :],
-            tuple(by_key[key] for key in ledger.worsened if key not in ledger.opened),
-            tuple(by_key[key] for key in ledger.resolved),
+            tuple(by_key[key] for key in book.opened) + stored[len(book.changed) :],
+            tuple(by_key[key] for key in book.worsened if key not in book.opened),
+            tuple(by_key[key] for key in book.resolved),
             recommendations,
         )
 
@@ -274,13 +270,14 @@ class Watch:
         scores: Sequence[ScoreEvidence],
         prices: FrozenPrices,
         coverage: Mapping[str, RouteCoverage],
-        ledger: _Ledger,
+        told: list[Alert],
+        more_scores: bool,
     ) -> Iterable[Observation]:
         lag_ns = int(self._policy.coverage_lag_hours * 3_600_000_000_000)
         for call in calls:
             changed = prices.see(call)
             if changed is not None:
-                ledger.extra.append(price_alert(changed, call))
+                told.append(price_alert(changed, call))
             yield from observe_call(call, prices.cost(call))
             if is_expected(call):
                 coverage[call.route].add_call(call, lag_ns)
@@ -288,113 +285,9 @@ class Watch:
             yield from observe_score(score)
             if is_expected(score.call):
                 coverage[score.call.route].add_score(score, lag_ns)
-        if len(scores) < BATCH:  # else a call might be judged before its score is read
+        if not more_scores:  # else a call might be judged before its score is read
             for route, young in coverage.items():
                 yield from young.mature(route)
-
-    def _open(
-        self, rang: Rang, stream: Stream, detector: Detector, ledger: _Ledger, watermarks: Mapping[str, int]
-    ) -> None:
-        key = test_key(stream, detector)
-        alert = describe(
-            rang, stream, detector, self._history(stream, watermarks), self._context(stream, detector, ledger)
-        )
-        incident = incident_of(alert, ledger.open.values())
-        if incident is not None:
-            ledger.put(joined(incident, alert))
-            if worse_of(incident.severity, alert.severity) != incident.severity:
-                ledger.worsened.append(incident.test_key)
-            return
-        if rang.reopens:
-            earlier = [a for a in self._store.alerts(route=alert.route, limit=1000) if a.test_key == key]
-            if earlier:
-                alert = replace(
-                    alert,
-                    id=earlier[0].id,
-                    opened_ns=earlier[0].opened_ns,
-                    severity=worse_of(alert.severity, earlier[0].severity),
-                )
-        ledger.put(alert)
-        ledger.opened.append(key)
-
-    def _resolve(self, event: Event, stream: Stream, detector: Detector, ledger: _Ledger) -> None:
-        alert = ledger.open.get(test_key(stream, detector))
-        if alert is not None:
-            ledger.put(replace(alert, state="resolved", resolved_ns=event.time_ns))
-            ledger.resolved.append(alert.test_key)
-
-    def _settle(
-        self, touched: Mapping[StreamKey, Stream], ledger: _Ledger, watermarks: Mapping[str, int]
-    ) -> None:
-        """Measure open alerts anew while they are young; their severity may only rise."""
-        for alert in list(ledger.open.values()):
-            stream = touched.get(stream_of(alert))
-            detector = stream.detectors.get(test_of(alert)) if stream else None
-            if (
-                stream is None
-                or detector is None
-                or detector.recovery is None
-                or alert.test_key in ledger.opened
-            ):
-                continue
-            nearly = float(lane_evidence(detector.recovery)[0]) >= RECOVERING_AT
-            fresh = replace(alert, state="recovering" if nearly else "open")
-            if alert.calls_since_change < SETTLING_CALLS and alert.kind != "traffic":
-                again = describe(
-                    as_rang(alert, stream, detector),
-                    stream,
-                    detector,
-                    self._history(stream, watermarks),
-                    self._context(stream, detector, ledger),
-                )
-                if again.calls_since_change > alert.calls_since_change:
-                    fresh = replace(
-                        fresh,
-                        after=again.after,
-                        effect_low=again.effect_low,
-                        effect_high=again.effect_high,
-                        calls_since_change=again.calls_since_change,
-                        sentence=again.sentence,
-                        severity=worse_of(alert.severity, again.severity),
-                        samples_after=again.samples_after,
-                    )
-            if fresh.severity != alert.severity:
-                ledger.worsened.append(alert.test_key)
-            if fresh != alert:
-                ledger.put(fresh)
-
-    def _context(self, stream: Stream, detector: Detector, ledger: _Ledger) -> Context:
-        kind, model = detector.signal.kind, stream.pool or stream.model
-        others = []
-        for alert in ledger.open.values():
-            other = self._streams.get(stream_of(alert))
-            if alert.kind == kind and other is not None and alert.test_key != test_key(stream, detector):
-                others.append(
-                    Ringing(alert.route, other.pool or other.model, alert.change_from_ns, alert.change_to_ns)
-                )
-        ringing = {other.model for other in others}
-        pool = self._streams.get(("pool", model, detector.signal.name))
-        return Context(
-            tuple(others),
-            model_test_rings=pool.is_frozen if pool else False,
-            steady_models_elsewhere=any(
-                s.kind == stream.kind and s.pool not in ringing and s.pool != model and s.detectors
-                for s in self._streams.values()
-            ),
-        )
-
-    def _history(self, stream: Stream, watermarks: Mapping[str, int]) -> list[CallRow]:
-        """The newest calls of the stream that the watch has read, by start time."""
-        where = Filters(route=(stream.route,) if stream.route else ())
-        rows: list[CallRow] = []
-        after: Cursor | None = None
-        for _ in range(2 * LONGEST_WINDOW // PAGE):
-            page = self._store.calls(where, after=after, limit=PAGE)
-            rows += [r for r in page.rows if r.seq <= watermarks.get("calls", 0) and belongs(stream, r)]
-            after = page.next
-            if after is None or len(rows) >= LONGEST_WINDOW:
-                break
-        return rows[:LONGEST_WINDOW][::-1]
 
 
 def tick(store: Store, now_ns: int, policy: Policy | None = None) -> TickReport:
@@ -402,7 +295,7 @@ def tick(store: Store, now_ns: int, policy: Policy | None = None) -> TickReport:
     return Watch(store, policy=policy).tick(now_ns)
 
 
-def _of_calls_up_to(seq: int, scores: list[ScoreEvidence]) -> list[ScoreEvidence]:
+def _up_to(seq: int, scores: list[ScoreEvidence]) -> list[ScoreEvidence]:
     """The scores before the first one of a call that is not yet read.
 
     Scores are fewer than calls: catching up, they would run days ahead of them, and an alarm would be dated and

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tierlight_dashboard.analysis.alerting import measure
 from tierlight_dashboard.analysis.attribution import (
     ChangePoint,
     CostPart,
@@ -18,6 +19,10 @@ from tierlight_dashboard.analysis.attribution import (
     split_quality,
     verdict,
 )
+from tierlight_dashboard.analysis.reference import fixed_reference
+from tierlight_dashboard.analysis.sentences import sentence
+from tierlight_dashboard.analysis.signals import quality_signal
+from tierlight_dashboard.analysis.streams import Stream, new_detector
 
 
 def test_change_point_and_its_interval() -> None:
@@ -120,3 +125,14 @@ def test_whose_change_it_looks_like(
 ) -> None:
     settings = {"model_test_rings": False, "steady_models_elsewhere": True, "mix": 0.0, "total": 0.0} | kwargs
     assert verdict(THIS, others, **settings) == expected  # type: ignore[arg-type]  # mixed keyword types
+
+
+@pytest.mark.parametrize(("after", "worse"), [([1.0] * 40, False), ([1.0, 0.0] * 20, True)])
+def test_an_effect_in_the_good_direction_is_no_fall(after: list[float], worse: bool) -> None:
+    signal = quality_signal("right")
+    detector = new_detector(signal, "route", 1.0, fixed_reference(0.8, 0.84))
+    effect = measure(signal, detector, np.array([1.0] * 10 + after), 10)
+    assert effect.got_worse is worse
+    stream = Stream(("scores", "answer", "gpt-4", "", "", "right", "check", ""))
+    text = sentence(signal, stream, "route", effect, "share", 0, "prompt or traffic")
+    assert text.endswith("unless it rings again.") is not worse

@@ -242,9 +242,7 @@ def test_a_price_change_is_told_once_as_price_and_moves_no_other_test(store: Sto
 
 
 @pytest.mark.parametrize(("task", "limit"), [("prime", 60), ("opinionqa", 15)])
-@pytest.mark.parametrize(
-    "seed", [1, 3, 4]
-)  # of 400 orders 95 % pass: 2 to 4 % ring early, 4 % of prime ring late
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])  # of 400 orders about 93 % pass
 def test_recorded_model_updates_ring_in_time_and_not_before(
     store: Store, shared_data: Path, task: str, limit: int, seed: int
 ) -> None:
@@ -292,3 +290,59 @@ def test_scores_that_stay_away_are_missed_not_taken_for_bad(store: Store) -> Non
     assert (alert.kind, alert.severity, alert.route) == ("coverage", "ticket", "answer")
     assert alert.sentence.startswith("Share of calls without a score of answer")
     assert not [a for a in store.alerts() if a.kind == "quality"]
+
+
+@pytest.mark.parametrize("size", [6000, 130])
+def test_an_alarm_that_is_over_is_told_from_its_own_calls(store: Store, size: int) -> None:
+    """Whether the watch looked on or catches up on all of it: nothing from after the end counts."""
+    spans = stream(1, (1000, 0.84), (100, 0.3), (3000, 0.84))
+    watch = Watch(store)
+    for start in range(0, len(spans), size):
+        send(store, spans[start : start + size])
+        watch.tick(at(6000))
+    alert = store.alerts()[-1]
+    assert alert.state == "resolved"
+    assert alert.resolved_ns is not None
+    assert at(1000) < alert.opened_ns < alert.resolved_ns
+    assert alert.change_ns <= alert.opened_ns
+    assert alert.change_from_ns <= at(1005)
+    assert at(995) <= alert.change_to_ns <= alert.opened_ns
+    assert alert.after < alert.before
+    assert "any more" not in alert.sentence
+    for name in alert.samples_after:
+        trace, span = (bytes.fromhex(part) for part in name.split("/"))
+        row = store.call(trace, span)
+        assert row is not None
+        assert alert.change_ns <= row.call.start_ns <= alert.resolved_ns
+
+
+def test_catching_up_rings_at_the_thresholds_of_watching_on(new_store: Callable[[str], Store]) -> None:
+    def slowly(number: int, value: float) -> NormalisedSpan:
+        span = scored(number, value)
+        assert span.call is not None
+        start = EPOCH_NS + number * 10 * MINUTE
+        return replace(span, call=replace(span.call, start_ns=start))
+
+    values = np.random.default_rng(4).random(1500) < np.repeat([0.84, 0.5], [1400, 100])
+    spans = [slowly(i, float(x)) for i, x in enumerate(values, 1)]
+    now = EPOCH_NS + 20 * DAY
+    whole, pieces = new_store("whole"), new_store("pieces")
+    send(whole, spans)
+    tick(whole, now)
+    watching = Watch(pieces)
+    for start in range(0, len(spans), 100):
+        send(pieces, spans[start : start + 100])
+        watching.tick(now)
+    assert pieces.detector_states() == whole.detector_states()
+    (alert,) = whole.alerts()
+    # Nine days of 144 calls a day make 4,032 a month; 8 tests share 2 false alarms of it.
+    assert np.exp(alert.log_threshold) == pytest.approx(8 * 4032 / 2, rel=0.05)
+
+
+def test_a_clock_that_runs_ahead_brings_no_day_forward(store: Store) -> None:
+    spans = stream(1, (400, 0.84))
+    wrong = scored(401, 1.0)
+    assert wrong.call is not None
+    send(store, [*spans, replace(wrong, call=replace(wrong.call, start_ns=at(401) + 900 * DAY))])
+    tick(store, at(500))
+    assert f'"day": {at(500) // DAY},' in store.detector_states()["budget"].decode()

@@ -118,8 +118,8 @@ def describe(
     """The alert of an alarm. `history`: stored calls of the stream by start time, the newest last."""
     signal = detector.signal
     rows = [row for row in history if belongs(stream, row)]
-    if detector.resolved_ms is not None:
-        rows = [row for row in rows if row.call.start_ns / 1e6 > detector.resolved_ms]
+    if rang.resolved_ms is not None:
+        rows = [row for row in rows if row.call.start_ns / 1e6 > rang.resolved_ms]
     if detector.scope.startswith("segment:"):
         rows = [row for row in rows if row.call.segment == detector.scope.removeprefix("segment:")]
     known = [(row, v) for row in rows if (v := value(signal, stream, row)) is not None][-LONGEST_WINDOW:]
@@ -141,17 +141,22 @@ def measure(signal: Signal, detector: Detector, y: Floats, start: int) -> Effect
     before = _before(signal, detector, earlier)
     n = len(after)
     if n == 0:
-        return Effect(before, before, 0.0, 0.0, 0.0, 0)
+        return Effect(before, before, 0.0, 0.0, 0.0, 0, got_worse=False)
     if signal.form in ("share", "score"):
         low, high = mean_interval(n, float(after.sum()))
         # Whichever direction is watched, the near end is the one that lies closer to the level before.
         worse_up = signal.form == "share" and not signal.falls
         near = low - before if worse_up else before - high
-        return Effect(before, float(after.mean()), low - before, high - before, near, n)
+        mean = float(after.mean())
+        worse = mean > before if worse_up else mean < before
+        return Effect(before, mean, low - before, high - before, near, n, got_worse=worse)
     low, high = _median_interval(after)
     scale = before if before > 0 else 1.0
     near = (before - high) / scale if signal.falls else (low - before) / scale
-    return Effect(before, float(np.median(after)), low - before, high - before, near, n)
+    # A tail may have moved where the median did not; only a move the other way is none.
+    middle = float(np.median(after))
+    worse = middle <= before if signal.falls else middle >= before
+    return Effect(before, middle, low - before, high - before, near, n, got_worse=worse)
 
 
 def _reference_level(signal: Signal, detector: Detector) -> float | None:
@@ -211,7 +216,7 @@ def _alert(
         scope=detector.scope,
         route=stream.route,
         model=stream.model,
-        severity=severity(effect.near_end, signal.page_at, signal.ticket_at),
+        severity=severity(effect.near_end, signal.page_at, signal.ticket_at) if effect.got_worse else "info",
         state="open",
         opened_ns=rang.time_ns,
         resolved_ns=None,

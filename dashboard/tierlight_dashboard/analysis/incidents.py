@@ -54,9 +54,10 @@ def as_rang(alert: Alert, stream: Stream, detector: Detector) -> Rang:
         stream.key,
         detector.key,
         stream.ordinal,
-        alert.opened_ns,
+        alert.opened_ns if detector.opened_ms is None else int(detector.opened_ms * 1e6),
         alert.change_ns / 1e6,
         alert.log_evidence,
         alert.log_threshold,
         False,
+        detector.resolved_ms,
     )

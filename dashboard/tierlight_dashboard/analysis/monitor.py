@@ -38,7 +38,10 @@ REOPEN_MS = 24 * 3_600_000.0
 
 @dataclass(frozen=True, slots=True)
 class Rang:
-    """A test passed its threshold. `change_ms` is the first estimate of when the change began."""
+    """A test passed its threshold. `change_ms` is the first estimate of when the change began.
+
+    `resolved_ms` is when the test's alert before this one was resolved, None = it had none.
+    """
 
     stream: StreamKey
     test: str
@@ -48,6 +51,7 @@ class Rang:
     log_evidence: float
     log_threshold: float
     reopens: bool
+    resolved_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +262,7 @@ def _ring(entry: _Entry, evidence: float) -> Rang:
         log(evidence),
         log(detector.threshold),
         reopens,
+        detector.resolved_ms,
     )
 
 

@@ -23,6 +23,7 @@ class Effect:
     high: float
     near_end: float  # size that the interval allows at least, positive = worse; relative for tails
     calls: int
+    got_worse: bool = True  # whether the calls since show what the test looks for
 
 
 _ADVICE = {
@@ -32,6 +33,8 @@ _ADVICE = {
     "prompt or traffic": "Looks like the prompt or the traffic of this route: hold tier moves until it is explained.",
     "the judge moved": "The judge itself moved: check it before the model.",
 }
+
+_PASSED = "The calls since do not show it any more: nothing to do unless it rings again."
 
 
 def sentence(
@@ -44,7 +47,10 @@ def sentence(
         f"(change {_signed(change, unit)}, 95 % {_signed(effect.low, unit)} to {_signed(effect.high, unit)},"
         f" n = {effect.calls:,} since {clock(change_ns)})"
     )
-    return f"{subject} {_level(effect.after, unit)}, was {_level(effect.before, unit)} {sure}. {_ADVICE.get(cause, '')}".rstrip()
+    advice = _ADVICE.get(cause, "") if effect.got_worse else _PASSED
+    return (
+        f"{subject} {_level(effect.after, unit)}, was {_level(effect.before, unit)} {sure}. {advice}".rstrip()
+    )
 
 
 def _subject(signal: Signal, stream: Stream, scope: str) -> str:

@@ -110,7 +110,8 @@ INPUT_TOKENS_FALL = Signal(
 )
 COST = Signal("cost", "cost", "tail", "cost", "info", None, 0.25, cells="input")
 TRAFFIC = Signal("traffic", "traffic", "mix", "input_tokens", "info", None, None, cells="time")
-COVERAGE = Signal("coverage", "coverage", "share", "unscored", "ticket", None, ALWAYS, error_like=True)
+# Scores are often sampled: a share that wanders by a few points is worth knowing, not worth a ticket.
+COVERAGE = Signal("coverage", "coverage", "share", "unscored", "ticket", None, 0.10, error_like=True)
 
 CALL_SIGNALS = (
     error_signal(),

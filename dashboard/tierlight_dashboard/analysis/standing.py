@@ -17,7 +17,7 @@ from .streams import Policy, Stream, StreamKey
 from .windows import DAY_NS
 from .wording import count
 
-RECOVERING_AT = 30.0  # R of the recovery test from which an alert is said to recover
+RECOVERING_AT = 200.0  # R of the recovery test from which an alert is said to recover; it resolves at 1,000
 
 
 def units_by_level(streams: Iterable[Stream], now_ns: int) -> dict[Severity, float]:

@@ -15,6 +15,7 @@ from .signals import Observation, Signal
 from .windows import DAY_NS
 
 StreamKey = tuple[str, ...]
+WEEK_DAYS = 7
 CHUNK = 32  # rows of the sample stored as one part; only an unfinished chunk is written again
 
 
@@ -22,7 +23,8 @@ CHUNK = 32  # rows of the sample stored as one part; only an unfinished chunk is
 class Policy:
     """What the installation decided: reference sizes, how long a score may take, false alarms accepted a month.
 
-    `units` are those of all open tests by level; the watch counts them anew every day.
+    `units` are those of all open tests by level; the watch counts them anew every day. The given ones are the
+    least that count: tests that still learn will open, and a fleet of two tests would ring at next to nothing.
     """
 
     learning: Learning = field(default_factory=Learning)
@@ -127,14 +129,16 @@ class Stream:
 
     @property
     def calls_a_day(self) -> float:
-        return self.calls_a_month / MONTH_DAYS
+        return sum(self.days.values()) / min(max(self._age_days, 1), MONTH_DAYS)
 
     @property
     def calls_a_month(self) -> float:
-        """Calls expected in 28 days at the rate seen; those of the first day are not scaled up."""
-        days = min((self.last_ns - self.first_ns) / DAY_NS, MONTH_DAYS)
-        seen = sum(self.days.values())
-        return seen * MONTH_DAYS / days if days >= 1 else seen
+        """Calls expected in 28 days at the rate seen; the first days are taken for the whole of a week."""
+        return sum(self.days.values()) * MONTH_DAYS / min(max(self._age_days, WEEK_DAYS), MONTH_DAYS)
+
+    @property
+    def _age_days(self) -> float:
+        return (self.last_ns - self.first_ns) / DAY_NS
 
     @property
     def is_frozen(self) -> bool:
