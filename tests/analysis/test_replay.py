@@ -10,16 +10,15 @@ import pytest
 
 from tierlight.errors import ConfigurationError
 from tierlight.routing.embed import embedder
+from tierlight_dashboard.analysis.offpolicy import doubly_robust
 from tierlight_dashboard.analysis.replay import (
     LEARNED,
     Outcomes,
     curve,
-    doubly_robust,
-    hull_area,
     random_folds,
-    replay_many,
     replay_pair,
 )
+from tierlight_dashboard.analysis.replaymany import hull_area, replay_many
 from tierlight_dashboard.cli.evalsets import load_sets
 
 KNOWN = np.array([[0, 1], [0, 1], [1, 1], [1, 0], [0, 0]], dtype=float)

@@ -23,12 +23,11 @@ from tierlight.routing.embed import embedder
 from tierlight.routing.policy import Policy
 from tierlight_dashboard.analysis.replay import (
     LEARNED,
-    ManyReplay,
     Outcomes,
     PairReplay,
-    replay_many,
     replay_pair,
 )
+from tierlight_dashboard.analysis.replaymany import ManyReplay, replay_many
 from tierlight_dashboard.cli.evalsets import load_sets
 
 PAIRS: Final = {

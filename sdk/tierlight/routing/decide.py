@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import Final, Protocol
 
 from ..errors import NoTarget
 from .complexity import complexity, parse_router_word, tier_for
 from .policy import WORDS, Experiment, Policy, Route, Target
+from .split import arm_of
 
 RULES_VERSION: Final = "rules-1"
 
@@ -258,26 +258,6 @@ def _served(
 
 
 # ---- experiments ----------------------------------------------------------------------------------------
-
-
-def unit_share(experiment: str, unit: str) -> float:
-    """Where a unit stands in [0, 1) of an experiment; the same unit always at the same place.
-
-    >>> round(unit_share("exp-1", "user-1"), 12)
-    0.484563537699
-    """
-    digest = blake2b(f"{experiment}:{unit}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
-
-
-def arm_of(experiment: Experiment, unit: str) -> str:
-    """The arm of a unit: arms in name order, the first whose cumulative weight lies above its share."""
-    share, total = unit_share(experiment.name, unit), 0.0
-    for arm in experiment.arms:
-        total += arm.weight
-        if share < total:
-            return arm.name
-    return experiment.arms[-1].name
 
 
 def _assigned(

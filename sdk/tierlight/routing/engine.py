@@ -23,6 +23,7 @@ from .decide import Decision, Draws
 from .faults import LONGEST_RETRY_AFTER_S, Fault, fault_of
 from .policy import Policy, Route, Target, ValidatorSpec
 from .providers import Limits, ModelRequest
+from .reports import key_of, tell_fault, tell_success
 from .spans import end, fail, note
 from .validators import Answer, Check, Verdict, check, judge_request, judge_verdict
 
@@ -102,11 +103,6 @@ class Job:
         return self.policy.targets[name]
 
 
-def key_of(target: Target) -> str:
-    """The breaker's key: what fails together."""
-    return f"{target.provider}/{target.model}"
-
-
 @dataclass(slots=True)
 class _Next:
     """The attempt to make: on which target and why."""
@@ -152,7 +148,7 @@ def run(job: Job) -> Steps:
         reply = yield Send(target, job.request, limits, call, job.is_streaming)
         assert reply is not None
         if reply.error is None:
-            _tell_success(job, target)
+            tell_success(job.board, job.policy.breaker, target, job.now)
             job.answered = todo.target
             if job.is_streaming:
                 return reply.result
@@ -186,7 +182,7 @@ def run(job: Job) -> Steps:
             pending = list(job.policy.chain(todo.target)) if todo.role == "escalation" else pending
             continue
         fault = fault_of(reply.error)
-        _tell_fault(job, target, fault)
+        tell_fault(job.board, job.policy.breaker, target, fault, job.now)
         wait = _retry_wait(job, fault, retries, deadline)
         if wait is not None:
             fail(call, reply.error, False)
@@ -304,29 +300,6 @@ def _retry_wait(job: Job, fault: Fault, retries: int, deadline: float) -> float 
 
 def _is_refusal(facts: ResponseFacts | None) -> bool:
     return facts is not None and (facts.is_refusal or bool(set(facts.finish_reasons) & _REFUSALS))
-
-
-# ---- breakers -------------------------------------------------------------------------------------------
-
-
-def _tell_success(job: Job, target: Target) -> None:
-    now = job.now
-    job.board.tell(key_of(target), now, job.policy.breaker, lambda breaker: breaker.succeed(now), "ok")
-
-
-def _tell_fault(job: Job, target: Target, fault: Fault) -> None:
-    now, settings, key = job.now, job.policy.breaker, key_of(target)
-    match fault.kind:
-        case "server" | "timeout":
-            job.board.tell(key, now, settings, lambda breaker: breaker.fail(now), fault.kind)
-        case "auth" | "not_found":
-            cause = "auth" if fault.kind == "auth" else "model_gone"
-            job.board.tell(key, now, settings, lambda breaker: breaker.trip(now), cause)
-        case "rate_limit":
-            wait = fault.retry_after_s if fault.retry_after_s is not None else 1.0
-            job.board.tell(key, now, settings, lambda breaker: breaker.rest(now, wait), fault.kind)
-        case _:
-            job.board.tell(key, now, settings, lambda breaker: breaker.release(), fault.kind)
 
 
 # ---- validators -----------------------------------------------------------------------------------------

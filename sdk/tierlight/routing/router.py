@@ -21,9 +21,10 @@ from .asked import NOTHING, Asked, Routed, achained, chained, enter_call, leave_
 from .breaker import SHARED, BreakerBoard
 from .decide import Chooser, Decision, RouteRequest, decide, safe_decision
 from .devices import Devices
-from .engine import Reply, Send, Sleep, key_of
+from .engine import Reply, Send, Sleep
 from .policy import Policy, Route, Target
 from .providers import HttpProvider, ModelRequest, Provider
+from .reports import key_of
 from .shadow import Shadows
 from .source import PolicySource
 from .validators import Check

@@ -18,12 +18,11 @@ from tierlight.routing.decide import (
     AlwaysUp,
     Choice,
     RouteRequest,
-    arm_of,
     decide,
     safe_decision,
-    unit_share,
 )
 from tierlight.routing.policy import Arm, Experiment, Policy
+from tierlight.routing.split import arm_of, unit_share
 
 TARGETS = """
 schema = 1
