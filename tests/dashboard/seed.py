@@ -308,7 +308,7 @@ def recommendation(**changes: object) -> Recommendation:
         sentence="Move the opus share to sonnet. Saves at least $9.10 a month; quality −0.3 pt (95 % −1.4 to +0.8), the margin of −2 pt holds. Ship.",
         reason="paired evidence through every gate", rung="shadow", saving_low_nusd=9_100_000_000, saving_nusd=10_400_000_000,
         saving_high_nusd=12_000_000_000, quality_low=-0.014, quality_diff=-0.003, quality_high=0.008, margin=0.02, pairs=1100, pairs_needed=900,
-        would_change="A quality difference below −2 pt in 40 more pairs would take it back.", created_ns=NOW_NS - 2 * DAY_NS, updated_ns=NOW_NS - HOUR_NS,
+        would_change="A quality difference below −2 pt in 40 more pairs would take it back.", created_ns=NOW_NS - 2 * DAY_NS, updated_ns=NOW_NS - HOUR_NS, card={"figures": {"pairs": 1100, "saving_low_nusd": 3_700_000.0, "quality_low": -0.014}},
     )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]
 

@@ -259,6 +259,15 @@ def test_the_weekly_report_stands_alone(month: Browser) -> None:
         report(month.store, "nope", seed.NOW_NS)
 
 
+def test_what_if_tells_measured_from_estimated(month: Browser) -> None:
+    text = month.text("/simulate")
+    assert 'chip good">measured' in text
+    assert "n = 1,100 pairs" in text
+    chosen = month.block("/simulate?m=classify_intent~anthropic:claude-haiku-5-5", "worlds")
+    assert 'chip warn">estimated' in chosen.text
+    assert chosen.headers["HX-Replace-Url"].endswith("m=classify_intent~anthropic%3Aclaude-haiku-5-5")
+
+
 def test_metrics_and_api_are_served_beside_the_pages(month: Browser) -> None:
     assert month.get("/health").status_code == 200
     assert month.get("/api/v1/routes").json()

@@ -7,6 +7,9 @@
   const typing = el => el && el.closest("input:not([type=checkbox]):not([type=radio]),textarea,select,[contenteditable]");
   const status = text => { const el = $("#status"); if (el) { el.textContent = text; clearTimeout(status.t); status.t = setTimeout(() => { el.textContent = ""; }, 6000); } };
 
+  const here = $(".nav a[aria-current]"), nav = $(".nav"); // on a narrow screen the row of pages scrolls
+  if (here && nav) nav.scrollLeft = here.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
+
   // A request that failed leaves the old content; say so.
   body.addEventListener("htmx:response:error", e => {
     const id = e.detail?.ctx?.response?.headers?.get?.("X-Incident");
