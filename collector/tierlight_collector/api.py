@@ -4,6 +4,7 @@ The dashboard mounts `api_router(store)` on its own port, behind the same guard.
 is bound to its query; a parameter nobody reads is an error, not a surprise. Errors are `{"error": "..."}`.
 """
 
+# Long because each address, its parameters and its answer stand together: the page of the API is made from them.
 from __future__ import annotations
 
 import math
@@ -318,7 +319,9 @@ def api_router(
             raise HTTPException(404, "no routing policy has been approved yet")
         etag = f'"{newest.version}"'
         headers = {"etag": etag, "x-tierlight-policy-revision": str(newest.revision)}
-        if etag in [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]:
+        if etag in [
+            one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")
+        ]:
             return Response(status_code=304, headers=headers)
         return Response(newest.toml, media_type="application/toml", headers=headers)
 

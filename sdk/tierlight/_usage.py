@@ -6,6 +6,7 @@ all understood. `_chunks` does the same for streams. The readers stay in one fil
 told from the others by what they all have, so they are read and changed together.
 """
 
+# Long because one table for each shape of answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

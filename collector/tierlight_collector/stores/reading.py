@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 - only names of our own tables and columns are put into statements; values are bound
 
+# Long because every list and single read of calls shares the columns and the way back to records.
 from __future__ import annotations
 
 import heapq

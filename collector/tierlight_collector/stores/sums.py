@@ -6,6 +6,7 @@ marked hours, and part-hours at the ends, are counted from raw calls, in the sam
 
 # ruff: noqa: S608 - only names of our own tables and columns are put into statements; values are bound
 
+# Long because recount and read of hours and days have to stay the same sums.
 from __future__ import annotations
 
 import sqlite3

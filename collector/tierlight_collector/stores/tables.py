@@ -6,6 +6,7 @@ one arrival number (`seq`), so that a block of raw spans or contents is found by
 need no pointer to it.
 """
 
+# Long because one schema in one place, each index with its reason.
 from __future__ import annotations
 
 import re

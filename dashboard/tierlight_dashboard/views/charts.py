@@ -5,6 +5,7 @@ pixels, so that text keeps its size at any width and nothing shifts. Only paths 
 nested SVG of 1000 units' width with non-scaling strokes. None is a gap, never 0.
 """
 
+# Long because the drawing functions share scales, ticks and marks.
 from __future__ import annotations
 
 import math

@@ -1,5 +1,6 @@
 """One route: is it drifting, why, and should its tier change?"""
 
+# Long because one page with many parts, each a few lines.
 from __future__ import annotations
 
 import json

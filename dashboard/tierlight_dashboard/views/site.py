@@ -1,5 +1,6 @@
 """What every page shares: templates, static files, the state of a request, the frame round a page, forms and sessions."""
 
+# Long because what every page shares, from the session to the frame around it.
 from __future__ import annotations
 
 import gzip
