@@ -102,9 +102,14 @@ class ProtoWalker(Walker):
             if text:
                 found[kept] = text if len(text) <= short and "\0" not in text else self.text(text, kept)
                 continue
-            number = value.int_value or value.bool_value or value.double_value
-            # What is nothing (0, false, "") or no finite number (then the difference isn't 0) is asked for its kind.
-            found[kept] = number if number and not number - number else self.value(value, kept, 1)
+            number: float = value.int_value or value.bool_value
+            if not number:
+                # What is nothing (0, false, "") or no finite number (then the difference isn't 0) is asked its kind.
+                number = value.double_value
+                if not number or number - number:
+                    found[kept] = self.value(value, kept, 1)
+                    continue
+            found[kept] = number
         return found
 
     def value(self, value: AnyValue, key: str, depth: int) -> AttributeValue:
