@@ -127,6 +127,10 @@ def run(job: Job) -> Steps:
     if job.route.strategy == "cascade" and job.decision.chosen in job.route.candidates:
         steps = list(job.route.candidates[job.route.candidates.index(job.decision.chosen) :])
     todo = _Next(steps[0], step=steps[0])
+    if not job.decision.is_delivered:
+        # The assigned target is not to be had: this call is served by a fallback, though nothing has failed in it.
+        todo = _Next(steps[0], "fallback", "fallback", job.decision.reason, job.decision.assigned, steps[0])
+        job.fallbacks = 1
     retries = 0
     kept: tuple[Any, Call | None, str] | None = None  # an answer that a validator rejected: better than none
     pending = list(job.policy.chain(todo.target))
