@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tierlight_dashboard.views.site import HERE, environment
+from tierlight_dashboard.views.assets import HERE, environment
 
 TEMPLATES = sorted((HERE / "templates").rglob("*.html"))
 VENDOR = HERE / "static" / "vendor"

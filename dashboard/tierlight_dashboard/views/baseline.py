@@ -8,6 +8,7 @@ from tierlight.pricing import Cost, Usage
 from tierlight_collector.records import Rollup
 
 from ..analysis.spend import Realised, realised
+from ..analysis.whatif import baseline
 from .site import Site
 
 
@@ -16,29 +17,15 @@ def baseline_of(site: Site, parts: Sequence[Rollup]) -> tuple[str, str] | None:
 
     `parts` are rollups by (route, provider, model, tier). None when no flagship was ever used and none was set.
     """
-    chosen = site.preferences().baseline_model
-    if chosen:
-        provider, _, model = chosen.partition(":")
-        return (provider, model) if model else _seen(parts, chosen)
-    flagships = [
-        p for p in parts if p.key[3] in ("flagship", "reasoning") and p.calls > p.unpriced and p.output_tokens
-    ]
-    if not flagships:
-        return None
-    dearest = max(flagships, key=lambda p: (p.cost_nusd / (p.input_tokens + p.output_tokens), p.key))
-    return dearest.key[1], dearest.key[2]
-
-
-def _seen(parts: Sequence[Rollup], model: str) -> tuple[str, str]:
-    return next(((p.key[1], p.key[2]) for p in parts if p.key[2] == model), ("", model))
+    return baseline(parts, site.preferences().baseline_model)
 
 
 def saved(site: Site, parts: Sequence[Rollup], at_ns: int) -> Realised | None:
     """What was saved against sending every comparable call to the baseline; None without a priced baseline."""
-    baseline = baseline_of(site, parts)
-    if baseline is None:
+    found = baseline_of(site, parts)
+    if found is None:
         return None
-    provider, model = baseline
+    provider, model = found
 
     def price(input_tokens: float, cached: float, output_tokens: float) -> float | None:
         usage = Usage(

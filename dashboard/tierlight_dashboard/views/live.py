@@ -12,7 +12,8 @@ from jinja2 import Template
 
 from tierlight_collector.records import CallEvidence, CallRow
 
-from .site import Formats, Site
+from .shell import Formats
+from .site import Site
 from .urlstate import State
 
 FIRST_ROWS: Final = 30

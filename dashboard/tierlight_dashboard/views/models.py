@@ -19,7 +19,8 @@ from ..analysis.verdict import Quality, quality_of
 from . import charts, fmt
 from .csvout import Cell, csv_response, json_response
 from .routetable import total
-from .site import Formats, Panel, Site
+from .shell import Formats
+from .site import Panel, Site
 from .urlstate import PAGE_ROWS, State
 
 HEADS = (

@@ -17,7 +17,8 @@ from . import charts, fmt, markers
 from .baseline import saved
 from .buckets import Buckets, buckets
 from .routetable import RouteRow, daily_costs, rate, route_rows, total
-from .site import Formats, Panel, Site
+from .shell import Formats
+from .site import Panel, Site
 from .urlstate import State
 
 MOST = 5

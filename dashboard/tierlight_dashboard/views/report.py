@@ -15,9 +15,10 @@ from tierlight_collector.stores.protocol import Store
 
 from ..analysis.verdict import compared, quality_of
 from . import fmt
+from .assets import HERE
 from .route import RoutePage
 from .routetable import route_rows
-from .site import HERE, DashboardSettings, Site, file_name
+from .site import DashboardSettings, Site, file_name
 from .urlstate import State, named_window, parse
 
 WEEK_NS = 7 * 24 * HOUR_NS

@@ -23,7 +23,8 @@ from ..analysis.verdict import compared, quality_of
 from . import charts, fmt, markers
 from .buckets import Buckets, buckets
 from .routetable import RouteRow, rate, route_rows, total
-from .site import Formats, Panel, Site
+from .shell import Formats
+from .site import Panel, Site
 from .urlstate import State
 
 MOST_SORTED = 1_000

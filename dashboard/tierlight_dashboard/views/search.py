@@ -10,7 +10,8 @@ from fastapi.responses import Response
 
 from . import fmt
 from .docs import PAGES
-from .site import NAV, Site
+from .shell import NAV
+from .site import Site
 from .urlstate import State, route_path
 
 MOST = 20

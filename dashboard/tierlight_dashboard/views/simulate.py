@@ -9,11 +9,9 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from tierlight.pricing import Cost, Usage
-from tierlight_collector.decisions import Recommendation
 from tierlight_collector.records import Rollup
 
-from ..analysis.whatif import Choice, RouteUse, WhatIf, what_if
+from ..analysis.whatif import Choice, RouteUse, WhatIf, pricer, proposals, uses_of, what_if
 from . import fmt
 from .baseline import baseline_of
 from .csvout import Cell, csv_response
@@ -37,13 +35,7 @@ class Simulation:
 
     @cached_property
     def uses(self) -> list[RouteUse]:
-        return [
-            RouteUse(
-                p.key[0], p.key[1], p.key[2], p.key[3], p.calls, p.tokens_unknown, p.unpriced, p.cost_nusd, p.input_tokens, p.cached_input_tokens,
-                p.cache_write_input_tokens, p.output_tokens,
-            )
-            for p in self._parts
-        ]  # fmt: skip
+        return uses_of(self._parts)
 
     @cached_property
     def models(self) -> list[tuple[str, str, str]]:
@@ -61,17 +53,11 @@ class Simulation:
 
     @cached_property
     def choices(self) -> dict[str, Choice]:
-        advice = {
-            r.route: r
-            for r in self.site.store.recommendations()
-            if r.candidate_model
-            and r.state
-            in (("ready", "collecting", "proposed") if self.state.get("s") == "proposed" else ("ready",))
-        }
+        shown = self.state.get("s")
+        states = ("ready", "collecting", "proposed") if shown == "proposed" else ("ready",)
         picked: dict[str, Choice] = {}
-        if self.state.get("s") != "today":
-            for route, r in advice.items():
-                picked[route] = self._choice(r)
+        if shown != "today":
+            picked = proposals(self.site.store.recommendations(), self._parts, states)
         for route, name in self.chosen.items():
             provider, _, model = name.partition(":")
             if not model:
@@ -80,35 +66,13 @@ class Simulation:
                 picked[route] = Choice(provider, model)
         return picked
 
-    def _choice(self, r: Recommendation) -> Choice:
-        """A recommended model; only a shadow comparison on the route counts as measured."""
-        provider = next((p.key[1] for p in self._parts if p.key[2] == r.candidate_model), "")
-        if r.rung in ("shadow", "ab") and r.card is not None:
-            per_call = r.card["figures"]["saving_low_nusd"]
-            if per_call is not None:
-                return Choice(provider, r.candidate_model, per_call, r.pairs)
-        return Choice(provider, r.candidate_model)
-
-    def _price(self, provider: str, model: str, use: RouteUse) -> int | None:
-        """Mean call of the group times its number of calls: a price step for long prompts is met only where calls meet it."""
-        known = use.calls - use.tokens_unknown
-        if known <= 0:
-            return None
-        usage = Usage(
-            input_tokens=round(use.input_tokens / known),
-            cached_input_tokens=round(use.cached_input_tokens / known),
-            cache_write_input_tokens=round(use.cache_write_input_tokens / known),
-            output_tokens=round(use.output_tokens / known),
-        )
-        cost = self.site.book.price(usage, provider, model, self.site.now_ns)
-        return cost.nusd * known if isinstance(cost, Cost) else None
-
     @cached_property
     def result(self) -> Panel[WhatIf]:
         return self.site.panel(self.compute)
 
     def compute(self) -> WhatIf:
-        return what_if(self.uses, self.flagship or ("", ""), self.choices, self._price)
+        price = pricer(self.site.book, self.site.now_ns)
+        return what_if(self.uses, self.flagship or ("", ""), self.choices, price)
 
     def address(self) -> str:
         """The page with all that was chosen by hand, to be mailed or kept."""

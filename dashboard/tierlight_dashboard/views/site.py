@@ -1,13 +1,10 @@
 """What every page shares: templates, static files, the state of a request, the frame round a page, forms and sessions."""
 
-# Long because what every page shares, from the session to the frame around it.
 from __future__ import annotations
 
-import gzip
 import hashlib
 import hmac
 import logging
-import mimetypes
 import re
 import secrets
 import time
@@ -15,15 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from fastapi import HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2_fragments import render_block
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
@@ -37,29 +32,18 @@ from tierlight_collector.records import HOUR_NS, Dim, Filters, Rollup, RouteInfo
 from tierlight_collector.stores.protocol import Store
 
 from ..analysis.preferences import Preferences, preferences
-from . import fmt, glyphs, urlstate
+from . import fmt, urlstate
+from .assets import HERE, environment, static_files
 from .charts import Chart
 from .memory import Memory
+from .shell import Formats, Shell
 from .urlstate import State, route_path
 
 log = logging.getLogger("tierlight.dashboard")
 
-HERE: Final = Path(__file__).resolve().parent.parent
 PANEL_SECONDS: Final = 2.0
 WHO: Final = "local"  # who acts while there are no accounts: the person at this machine
 T = TypeVar("T")
-
-NAV: Final = (
-    ("overview", "/", "Overview", "o"),
-    ("routes", "/routes", "Routes", "r"),
-    ("calls", "/calls", "Calls", "c"),
-    ("experiments", "/experiments", "Experiments", "e"),
-    ("simulate", "/simulate", "What-if", "w"),
-    ("models", "/models", "Models", "m"),
-    ("alerts", "/alerts", "Alerts", "a"),
-    ("live", "/live", "Live", "l"),
-    ("settings", "/settings", "Settings", "s"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,170 +323,3 @@ def wanted_block(request: Request, blocks: Sequence[str]) -> str | None:
         return None
     name = headers.get("HX-Target", "").rpartition("#")[2]
     return name if name in blocks else None
-
-
-class Shell:
-    """The frame of a page, worked out only where the template asks for it."""
-
-    def __init__(self, site: Site, state: State, request: Request) -> None:
-        self._site, self._state, self._request = site, state, request
-
-    @cached_property
-    def nav(self) -> list[tuple[str, str, str, str]]:
-        return [(name, self._state.carried(path), label, key) for name, path, label, key in NAV]
-
-    @cached_property
-    def waiting(self) -> int:
-        return len(self._site.waiting_alerts())
-
-    @cached_property
-    def routes_seen(self) -> int:
-        return len(self._site.routes())
-
-    @cached_property
-    def theme(self) -> str:
-        chosen = self._request.cookies.get("tierlight_theme", "")
-        return chosen if chosen in ("light", "dark") else ""
-
-    @cached_property
-    def theme_links(self) -> list[tuple[str, str, bool]]:
-        here = self._state.here(self._request.url.path)
-        join = "&" if "?" in here else "?"
-        return [
-            (name, f"{here}{join}theme={name}", name == (self.theme or "system"))
-            for name in ("system", "light", "dark")
-        ]
-
-    @cached_property
-    def newest_ns(self) -> int | None:
-        return max((r.last_ns for r in self._site.routes()), default=None)
-
-    @property
-    def until_ns(self) -> int:
-        """Where the window ends for a reader: not after now."""
-        return min(self._state.window.end_ns, self._site.now_ns)
-
-    @cached_property
-    def is_stale(self) -> bool:
-        """Traffic stopped: the newest call is older than ten times the usual gap of the last day, at least 5 minutes."""
-        newest = self.newest_ns
-        if newest is None:
-            return False
-        routes = self._site.routes()
-        calls = sum(r.calls for r in routes)
-        lived = max(1, newest - min(r.first_ns for r in routes))
-        usual = lived / max(1, calls)
-        return self._site.now_ns - newest > max(10 * usual, HOUR_NS / 12)
-
-    @cached_property
-    def range_links(self) -> list[tuple[str, str, bool]]:
-        path = self._request.url.path
-        return [
-            (name, self._state.here(path, range=name, from_=None, to=None), self._state.range == name)
-            for name in ("24h", "7d", "30d", "90d")
-        ]
-
-    @cached_property
-    def earlier(self) -> str:
-        return self._state.here(
-            self._request.url.path, **urlstate.shifted(self._state, self._site.now_ns, -1)
-        )
-
-    @cached_property
-    def later(self) -> str:
-        return self._state.here(self._request.url.path, **urlstate.shifted(self._state, self._site.now_ns, 1))
-
-    @cached_property
-    def hidden(self) -> list[tuple[str, str]]:
-        """The page's own state, for the form of the global one to carry along."""
-        skip = {"range", "from", "to", "tz", "env", "compare", "page", "cursor", "done", "undo"}
-        return [(name, value) for name, value in self._state.query() if name not in skip]
-
-
-class Formats:
-    """Formatters that depend on the request: its currency, zone and moment."""
-
-    def __init__(self, currency: fmt.Currency, zone: tzinfo, now_ns: int) -> None:
-        self.currency, self.zone, self.now_ns = currency, zone, now_ns
-
-    def money(self, nusd: float | None) -> str:
-        return fmt.money(nusd, self.currency)
-
-    def exact_money(self, nusd: float | None) -> str:
-        return fmt.money_exact(nusd, self.currency)
-
-    def per_1k(self, nusd: float | None, calls: int) -> str:
-        return fmt.money(fmt.per_thousand(nusd, calls), self.currency)
-
-    def moment(self, ns: int | None) -> str:
-        return fmt.moment(ns, self.zone)
-
-    def second(self, ns: int | None) -> str:
-        return fmt.moment(ns, self.zone, seconds=True)
-
-    def full(self, ns: int | None) -> str:
-        return fmt.moment_full(ns, self.zone)
-
-    def iso(self, ns: int | None) -> str:
-        return fmt.iso(ns, self.zone)
-
-    def ago(self, ns: int | None) -> str:
-        return fmt.ago(ns, self.now_ns)
-
-
-def environment(static: Mapping[str, str]) -> Environment:
-    """Jinja2 with autoescape everywhere and no forgiving of names that do not exist."""
-    env = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.filters.update(
-        count=fmt.count,
-        exact=fmt.exact,
-        percent=fmt.percent,
-        points=fmt.points,
-        duration=fmt.duration,
-        size=fmt.size,
-        visible=fmt.visible,
-        readable=fmt.readable,
-        plural=fmt.plural,
-        about=fmt.about,
-    )
-    env.globals.update(
-        static=static,
-        spark=glyphs.spark,
-        interval=glyphs.interval,
-        share_bar=glyphs.share_bar,
-        span_bar=glyphs.span_bar,
-        meter=glyphs.meter,
-    )
-    env.globals["m"] = env.get_template(
-        "_macros.html"
-    ).module  # blocks rendered alone do not run a template's imports
-    return env
-
-
-@dataclass(frozen=True, slots=True)
-class StaticFile:
-    """A file whose name changes with its content, so that it may be kept for ever."""
-
-    hashed: str
-    body: bytes
-    gzipped: bytes
-    media_type: str
-
-
-def static_files(folder: Path) -> dict[str, StaticFile]:
-    """All files below `folder` by their plain name, with the content hash in the name they are served under."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix not in (".css", ".js", ".svg"):
-            continue
-        body = path.read_bytes()
-        hashed = f"{path.stem}.{hashlib.sha256(body).hexdigest()[:8]}{path.suffix}"
-        media_type = mimetypes.types_map.get(path.suffix, "application/octet-stream")
-        files[path.name] = StaticFile(hashed, body, gzip.compress(body, 9, mtime=0), media_type)
-    return files
