@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command()(calls)
     app.command()(alerts)
     app.command()(recommendations)
+    app.command()(report)
 
 
 def routes(store: StoreOption, format: FormatOption = Format.table, since: SinceOption = "") -> None:
@@ -107,6 +109,26 @@ def recommendations(
     with reading(store) as opened:
         found = opened.recommendations(route=route)
     emit(map(recommendation_json, found), ADVICE_COLUMNS, format, empty="Nothing to recommend yet.")
+
+
+def report(
+    route: Annotated[str, typer.Argument(help="The route's name.")],
+    store: StoreOption,
+    out: Annotated[Path | None, typer.Option(help="Write it there; without it, to standard output.")] = None,
+) -> None:
+    """The week of one route for its owner, as one self-contained HTML file."""
+    from ..views.report import report as weekly
+
+    with reading(store) as opened:
+        try:
+            page = weekly(opened, route, time.time_ns())
+        except LookupError as error:
+            raise fail(str(error.args[0])) from error
+    if out is None:
+        typer.echo(page)
+    else:
+        out.write_text(page, encoding="utf-8")
+        typer.echo(str(out))
 
 
 def _call_rows(store: Store, where: Filters, limit: int | None) -> Iterator[dict[str, Any]]:
