@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from ..errors import ConfigurationError
 from .decide import Choice
 from .embed import Embedder, Vector
-from .learn import Estimator
+from .learn import Estimator, Point
 
 Mode = Literal["default", "prior", "full"]
 SCHEMA: Final = 1
@@ -56,7 +56,7 @@ class LearnedRouter:
         known = [name for name in self.candidates if name in candidates]
         if self.mode == "default" or not known:
             return Choice(self.default, "default", version=self.version)
-        vector: Vector = self.maker.embed(text) if self.mode == "full" and self.maker is not None else {}
+        vector = self._vector(text)
         scores = {name: self.arms[name].expected(vector, segment) for name in known}
         if len(self.candidates) == 2 and len(known) == 2 and self.threshold is not None:
             weak, strong = self.candidates
@@ -71,6 +71,16 @@ class LearnedRouter:
             return scores[name] - self.cost_weight * share
 
         return Choice(max(known, key=worth), "learned", scores, version=self.version)
+
+    def _vector(self, text: str) -> Vector | Point:
+        """The prompt as arrays where numpy is there, as a mapping where it is not, empty where it does not count."""
+        maker = self.maker
+        if self.mode != "full" or maker is None:
+            return {}
+        if maker.id != "hash1":
+            return Point(None, maker.matrix([text])[0])
+        sparse = maker.embed(text)
+        return (Point.of(sparse) if sparse else None) or sparse
 
     # ---- as a file --------------------------------------------------------------------------------------
 

@@ -108,16 +108,20 @@ class Estimator:
         """What the task alone says."""
         return self._tasks.get(segment, self.mean)
 
-    def expected(self, vector: Vector, segment: str) -> float:
+    def expected(self, vector: Vector | Point, segment: str) -> float:
         """The expected score of this candidate at a prompt; outside 0..1 where neighbours pull hard."""
         expected = self.prior(segment)
+        if isinstance(vector, Point):
+            return expected + self._pull(vector)
         if not vector:
             return expected
+        point = Point.of(vector)
+        if point is not None and self._columns is not None:
+            return expected + self._pull(point)
         if self.slopes:
             slopes = self.slopes
-            expected += RIDGE_SHARE * (
-                self.intercept + sum(slopes[index] * value for index, value in vector.items())
-            )
+            line = sum(slopes[index] * value for index, value in vector.items())
+            expected += RIDGE_SHARE * (self.intercept + line)
         nearest = self._nearest(vector)
         if nearest:
             top = max(cosine for cosine, _ in nearest)
@@ -135,24 +139,17 @@ class Estimator:
         return tuple(row for row, vector in enumerate(self.vectors) if vector)
 
     def _nearest(self, vector: Vector) -> list[tuple[float, int]]:
-        rows = self._rows
-        k = NEIGHBOURS if len(rows) >= NEIGHBOURS else len(rows) - 1
+        rows = self._rows[-MOST_WITHOUT_NUMPY:]
+        k = _neighbours_of(len(self._rows))
         if k < 1:
             return []
-        if self._dense is not None:
-            cosines = self._dense @ _dense_vector(vector, self.dimensions)
-            best = cosines.argpartition(-k)[-k:]
-            return [(float(cosines[place]), rows[place]) for place in best]
-        rows = rows[-MOST_WITHOUT_NUMPY:]
         sums = [0.0] * len(rows)
         postings = self._postings
         for index, value in vector.items():
             for place, other in postings.get(index, ()):
                 sums[place] += value * other
-        return [
-            (sums[place], rows[place])
-            for place in heapq.nlargest(min(k, len(rows)), range(len(rows)), key=sums.__getitem__)
-        ]
+        best = heapq.nlargest(min(k, len(rows)), range(len(rows)), key=sums.__getitem__)
+        return [(sums[place], rows[place]) for place in best]
 
     @cached_property
     def _postings(self) -> dict[int, list[tuple[int, float]]]:
@@ -162,25 +159,73 @@ class Estimator:
                 found.setdefault(index, []).append((place, value))
         return found
 
+    # ---- the same by numpy: one column a call, so that a sparse prompt reads only the rows that it names
+
+    def _pull(self, point: Point) -> float:
+        """What neighbours and ridge add to the prior."""
+        columns = self._columns
+        if columns is None:
+            raise TypeError("a point needs numpy, which was there when it was made")
+        matrix, weights, scores, slopes = columns
+        pull = RIDGE_SHARE * (self.intercept + float(point.times(slopes))) if self.slopes else 0.0
+        k = _neighbours_of(matrix.shape[1])
+        if k < 1:
+            return pull
+        cosines = point.times(matrix)
+        best = cosines.argpartition(-k)[-k:] if k < len(cosines) else slice(None)
+        near = cosines[best].astype(float)
+        mass = weights[best] * _exp(SHARPNESS * (near - near.max()))
+        total = float(mass.sum())
+        return pull + KNN_SHARE * (float(mass @ scores[best]) / total - self.mean) if total else pull
+
     @cached_property
-    def _dense(self) -> Any:
+    def _columns(self) -> tuple[Any, Any, Any, Any] | None:
         try:
             import numpy as np
         except ImportError:
             return None
-        matrix = np.zeros((len(self._rows), self.dimensions), dtype=np.float32)
-        for place, row in enumerate(self._rows):
-            vector = self.vectors[row]
-            matrix[place, list(vector)] = list(vector.values())
-        return matrix
+        rows = list(self._rows)
+        matrix = np.ascontiguousarray(dense_rows([self.vectors[row] for row in rows], self.dimensions).T)
+        return (
+            matrix,
+            np.array([self.weights[row] for row in rows]),
+            np.array([self.scores[row] for row in rows]),
+            np.array(self.slopes, dtype=np.float32),
+        )
 
 
-def _dense_vector(vector: Vector, dimensions: int) -> Matrix:
+def _neighbours_of(rows: int) -> int:
+    return NEIGHBOURS if rows >= NEIGHBOURS else rows - 1
+
+
+def _exp(values: Any) -> Any:
     import numpy as np
 
-    row = np.zeros(dimensions, dtype=np.float32)
-    row[list(vector)] = list(vector.values())
-    return row
+    return np.exp(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A prompt's vector as arrays, made once for all candidates. `places` is None where every place is there."""
+
+    places: Any
+    values: Any
+
+    @classmethod
+    def of(cls, vector: Vector) -> Point | None:
+        """A sparse vector as a point; None without numpy."""
+        try:
+            import numpy as np
+        except ImportError:
+            return None
+        count = len(vector)
+        return cls(
+            np.fromiter(vector.keys(), np.intp, count), np.fromiter(vector.values(), np.float32, count)
+        )
+
+    def times(self, columns: Any) -> Any:
+        """Its product with a matrix of one column a call."""
+        return self.values @ (columns if self.places is None else columns[self.places])
 
 
 # ---- many prompts at once: training and replay ----------------------------------------------------------
@@ -206,7 +251,7 @@ def neighbours(rows: Matrix, values: Floats, weights: Floats, asked: Matrix) -> 
     """The kNN mean of each column of `values` at each asked row; the plain mean where there are too few rows."""
     import numpy as np
 
-    k = NEIGHBOURS if len(rows) >= NEIGHBOURS else len(rows) - 1
+    k = _neighbours_of(len(rows))
     if k < 1:
         return np.tile(np.average(values, axis=0, weights=weights), (len(asked), 1))
     found = np.empty((len(asked), values.shape[1]))
@@ -281,115 +326,8 @@ class Ridge:
         return found
 
 
-# ---- thresholds, from calls of which most saw one candidate only ------------------------------------------
-
-_FOLDS: Final = 5
-_RESAMPLES: Final = 200
-
-
-def fit_slopes(
-    vectors: Sequence[Vector], scores: Sequence[float], weights: Sequence[float], dimensions: int
-) -> tuple[tuple[float, ...], float]:
-    """The ridge of one candidate as slopes and an intercept less its mean."""
-    import numpy as np
-
-    fitted = Ridge.fit(_dense_rows(vectors, dimensions), np.asarray(scores)[:, None], np.asarray(weights))
-    slopes = fitted.weights[:, 0]
-    return tuple(float(np.float32(one)) for one in slopes), float(-(fitted.centre @ slopes))
-
-
-def gap_estimates(
-    calls: Sequence[ScoredCall],
-    weak: str,
-    strong: str,
-    now_ns: int,
-    dimensions: int,
-    shares: tuple[float, float],
-) -> tuple[list[float], list[float]]:
-    """Per request: the expected gap by calls of other folds, and what the strong candidate truly gained.
-
-    A request that both answered shows its gain; of one that a single candidate answered the other side is the
-    out-of-fold expectation, corrected by 1/act_prob where it was seen (doubly robust).
-
-    Args:
-        calls: comparable ones, in an order that does not depend on how they were read.
-        shares: of kNN and ridge beside the prior.
-
-    References:
-        Dudik, Langford, Li: "Doubly robust policy evaluation and learning" (ICML 2011)
-    """
-    import numpy as np
-
-    requests: dict[str, dict[str, ScoredCall]] = {}
-    for n, call in enumerate(calls):
-        requests.setdefault(call.call_id or f"\0{n}", {})[call.target] = call
-    answered = list(requests.values())
-    first = [next(iter(one.values())) for one in answered]
-    rows = _dense_rows([call.vector for call in first], dimensions)
-    segments = np.asarray([call.segment for call in first], dtype=object)
-    fold = np.random.default_rng(0).integers(0, _FOLDS, len(answered))
-    expected = np.full((len(answered), 2), 0.5)
-    for side, name in enumerate((weak, strong)):
-        seen = np.array([name in one for one in answered])
-        scores = np.array([[one[name].score if name in one else 0.0] for one in answered])
-        weights = np.array([one[name].weight(now_ns) if name in one else 0.0 for one in answered])
-        for number in range(_FOLDS):
-            test, train = fold == number, (fold != number) & seen
-            if not test.any() or not train.any() or not weights[train].sum():
-                continue
-            mean = np.average(scores[train], axis=0, weights=weights[train])
-            expected[test, side] = priors(segments[train], scores[train], weights[train], segments[test])[
-                :, 0
-            ]
-            if shares[0]:
-                knn = neighbours(rows[train], scores[train], weights[train], rows[test])
-                expected[test, side] += shares[0] * (knn - mean)[:, 0]
-            if shares[1]:
-                ridge = Ridge.fit(rows[train], scores[train], weights[train]).expected(rows[test])
-                expected[test, side] += shares[1] * (ridge - mean)[:, 0]
-    gains = []
-    for n, one in enumerate(answered):
-        values = []
-        for side, name in enumerate((weak, strong)):
-            if len(one) > 1 and name in one:
-                values.append(one[name].score)
-            elif name in one:
-                probability = max(one[name].act_prob or 1.0, 1 / MAX_WEIGHT)
-                values.append(expected[n, side] + (one[name].score - expected[n, side]) / probability)
-            else:
-                values.append(float(expected[n, side]))
-        gains.append(float(values[1] - values[0]))
-    return [float(gap) for gap in expected[:, 1] - expected[:, 0]], gains
-
-
-def lowest_sufficient_threshold(gaps: Sequence[float], gains: Sequence[float], wanted: float) -> float | None:
-    """The largest gap whose calls, sent to the strong candidate, keep this share of its gain.
-
-    The share has to hold at the lower 95 % bound of 200 resamples. None when no threshold does.
-    """
-    import numpy as np
-
-    order = np.argsort(-np.asarray(gaps), kind="stable")
-    sorted_gaps, sorted_gains = np.asarray(gaps)[order], np.asarray(gains)[order]
-    rng = np.random.default_rng(0)
-    counts = rng.multinomial(len(order), np.full(len(order), 1 / len(order)), size=_RESAMPLES)
-    kept = np.cumsum(counts * sorted_gains, axis=1)
-    totals = kept[:, -1:]
-    share = np.where(totals > 0, kept / np.where(totals > 0, totals, 1.0), -np.inf)
-    # Only the last of equal gaps can be told from the next one by a threshold.
-    ends = np.append(sorted_gaps[:-1] > sorted_gaps[1:], True)
-    enough = np.flatnonzero((np.quantile(share, 0.05, axis=0) >= wanted) & ends)
-    return float(sorted_gaps[enough[0]]) if len(enough) else None
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which this share of them lies."""
-    import numpy as np
-
-    return float(np.quantile(values, share)) if len(values) else 0.0
-
-
-def _dense_rows(vectors: Sequence[Vector], dimensions: int) -> Matrix:
+def dense_rows(vectors: Sequence[Vector], dimensions: int) -> Matrix:
+    """Sparse vectors as the rows of a matrix."""
     import numpy as np
 
     matrix = np.zeros((len(vectors), dimensions), dtype=np.float32)

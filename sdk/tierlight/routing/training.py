@@ -12,16 +12,8 @@ from typing import Any, Final
 
 from ..errors import ConfigurationError
 from .artefact import LearnedRouter, Mode
-from .learn import (
-    KNN_SHARE,
-    RIDGE_SHARE,
-    Estimator,
-    ScoredCall,
-    fit_slopes,
-    gap_estimates,
-    lowest_sufficient_threshold,
-    quantile,
-)
+from .learn import KNN_SHARE, RIDGE_SHARE, Estimator, ScoredCall
+from .thresholds import fit_slopes, gap_estimates, lowest_sufficient_threshold, quantile
 
 FEW_CALLS: Final = 50
 ENOUGH_CALLS: Final = 200

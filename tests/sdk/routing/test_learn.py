@@ -95,7 +95,7 @@ def test_one_call_and_many_calls_are_estimated_alike_with_and_without_numpy(stor
     )[:, 0]
     assert [arm.expected(hashed(text), "a") for text in asked] == pytest.approx(list(many), abs=1e-6)
     plain = Estimator(arm.vectors, arm.segments, arm.scores, arm.weights)
-    plain.__dict__["_dense"] = None  # as where numpy is not installed
+    plain.__dict__["_columns"] = None  # as where numpy is not installed
     assert [plain.expected(hashed(text), "a") for text in asked] == pytest.approx(list(many), abs=1e-6)
 
 
