@@ -380,7 +380,9 @@ class Notifier:
         if key in self._told:
             return False
         try:
-            channel.send(event, alert, f"{self._url}/alerts/{alert.id}" if self._url else "", now_ns)
+            channel.send(
+                event, alert, f"{self._url}/alerts?state=all#alert-{alert.id}" if self._url else "", now_ns
+            )
         except OutboundRefused as error:
             logger.error("%s was not told of alert %d: %s", channel.name, alert.id, error)
             return False

@@ -28,6 +28,8 @@ from tierlight_collector.stores import Retention, open_store
 from tierlight_collector.stores.protocol import Store
 
 from .app import create_app
+from .channels import Notifications
+from .notify import Notifier
 from .views.site import DashboardSettings
 from .watch import TickReport, Watch
 
@@ -51,6 +53,7 @@ class ServeSettings:
     insecure: bool = False
     retention: Retention = field(default_factory=Retention)
     names: tuple[str, ...] = ()
+    notifications: Notifications = field(default_factory=Notifications)
 
 
 @dataclass(slots=True)
@@ -62,10 +65,14 @@ class Running:
     otlp_url: str
     grpc_port: int | None
     dashboard_url: str
+    notifier: Notifier
 
     def tick(self) -> TickReport:
-        """Let the watch look at everything that has arrived; safe beside the timer."""
-        return self.watch.tick(time.time_ns())
+        """Let the watch look at everything that has arrived, and tell the channels; safe beside the timer."""
+        now_ns = time.time_ns()
+        report = self.watch.tick(now_ns)
+        self.notifier.tell(report, now_ns)
+        return report
 
 
 @contextlib.asynccontextmanager
@@ -100,12 +107,16 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
             )
         )
         port = pages.getsockname()[1]
+        dashboard_url = f"http://{_shown(settings.host)}:{port}"
+        told = settings.notifications
+        watch = Watch(store, book)
         running = Running(
             store,
-            Watch(store, book),
+            watch,
             otlp_url=f"http://{_shown(settings.host)}:{collector.http_port}",
             grpc_port=collector.grpc_port,
-            dashboard_url=f"http://{_shown(settings.host)}:{port}",
+            dashboard_url=dashboard_url,
+            notifier=Notifier(store, told.channels, told.dashboard_url or dashboard_url),
         )
         dashboard = create_app(
             store,

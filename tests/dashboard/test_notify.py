@@ -188,7 +188,7 @@ def test_webhook_bodies_are_signed_over_time_and_body(store: Store) -> None:
     assert request.headers["x-tierlight-signature"] == f"t={at},v1={digest}" == signature("s3", at, body)
     sent = json.loads(body)
     assert (sent["event"], sent["id"], sent["sentence"]) == ("opened", 7, ALERT.sentence)
-    assert sent["link"] == "http://127.0.0.1:4319/alerts/7"
+    assert sent["link"] == "http://127.0.0.1:4319/alerts?state=all#alert-7"
 
 
 def test_an_alert_is_told_once_also_after_a_restart(store: Store) -> None:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from collector.stores.build import EPOCH_NS, SECOND_NS, call
-from tierlight_collector.decisions import Alert
+from tierlight_collector.decisions import Alert, Severity
 from tierlight_collector.records import Batch, NormalisedSpan, ScoreRecord
-from tierlight_collector.stores import open_store
+from tierlight_collector.stores import Retention, open_store
 from tierlight_collector.stores.protocol import Store
+from tierlight_dashboard.channels import Notifications
+from tierlight_dashboard.serve import ServeSettings, serving_in_thread
 from tierlight_dashboard.watch import Watch, tick
 
 MINUTE = 60 * SECOND_NS
@@ -346,3 +348,37 @@ def test_a_clock_that_runs_ahead_brings_no_day_forward(store: Store) -> None:
     send(store, [*spans, replace(wrong, call=replace(wrong.call, start_ns=at(401) + 900 * DAY))])
     tick(store, at(500))
     assert f'"day": {at(500) // DAY},' in store.detector_states()["budget"].decode()
+
+
+class Listener:
+    """A channel that keeps what it is told."""
+
+    name: str = "listener"
+    least: Severity = "ticket"
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, str]] = []
+
+    def send(self, event: str, alert: Alert, link: str, now_ns: int) -> None:
+        self.told.append((event, alert.signal, link))
+
+
+def test_the_server_tells_its_channels_after_each_look(tmp_path: Path) -> None:
+    listener = Listener()
+    settings = ServeSettings(
+        store=f"sqlite:///{tmp_path / 'served.db'}",
+        http_port=0,
+        grpc_port=None,
+        port=0,
+        watch_every_s=0,
+        retention=Retention(100_000, 100_000, 100_000),
+        notifications=Notifications((listener,), "https://t.example"),
+    )
+    with serving_in_thread(settings) as running:
+        send(running.store, stream(1, (1000, 0.84), (100, 0.4)))
+        running.tick()
+        running.tick()
+        (alert,) = running.store.alerts()
+    assert listener.told == [
+        ("opened", "quality:right", f"https://t.example/alerts?state=all#alert-{alert.id}")
+    ]

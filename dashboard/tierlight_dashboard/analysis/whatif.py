@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
+
+from tierlight.pricing import Cost, PriceBook, Usage
+from tierlight_collector.decisions import Recommendation
+from tierlight_collector.records import Rollup
 
 Basis = Literal["measured", "estimated", "unknown"]
 
@@ -110,6 +115,79 @@ class WhatIf:
     def unknown_routes(self) -> tuple[str, ...]:
         """Routes whose proposal cannot be priced."""
         return tuple(line.route for line in self.lines if line.proposed.basis == "unknown")
+
+
+def uses_of(rollups: Sequence[Rollup]) -> list[RouteUse]:
+    """The uses in rollups by (route, provider, model, tier)."""
+    return [
+        RouteUse(
+            row.key[0], row.key[1], row.key[2], row.key[3], row.calls, row.tokens_unknown, row.unpriced, row.cost_nusd,
+            row.input_tokens, row.cached_input_tokens, row.cache_write_input_tokens, row.output_tokens,
+        )
+        for row in rollups
+    ]  # fmt: skip
+
+
+def pricer(book: PriceBook, at: datetime | int) -> Pricer:
+    """Prices a use as its mean call times its calls: a step for long prompts is met only where calls meet it."""
+
+    def price(provider: str, model: str, use: RouteUse) -> int | None:
+        known = use.calls - use.tokens_unknown
+        if known <= 0:
+            return None
+        usage = Usage(
+            input_tokens=round(use.input_tokens / known),
+            cached_input_tokens=round(use.cached_input_tokens / known),
+            cache_write_input_tokens=round(use.cache_write_input_tokens / known),
+            output_tokens=round(use.output_tokens / known),
+        )
+        cost = book.price(usage, provider, model, at)
+        return cost.nusd * known if isinstance(cost, Cost) else None
+
+    return price
+
+
+def baseline(rollups: Sequence[Rollup], chosen: str = "") -> tuple[str, str] | None:
+    """(provider, model) that all is held against: `chosen` as provider:model or model, else the dearest flagship.
+
+    None when no flagship was ever used and none was chosen.
+    """
+    if chosen:
+        provider, _, model = chosen.partition(":")
+        return (provider, model) if model else (_provider_of(rollups, chosen), chosen)
+    flagships = [
+        row
+        for row in rollups
+        if row.key[3] in ("flagship", "reasoning") and row.calls > row.unpriced and row.output_tokens
+    ]
+    if not flagships:
+        return None
+    dearest = max(
+        flagships, key=lambda row: (row.cost_nusd / (row.input_tokens + row.output_tokens), row.key)
+    )
+    return dearest.key[1], dearest.key[2]
+
+
+def proposals(
+    advice: Sequence[Recommendation], rollups: Sequence[Rollup], states: tuple[str, ...]
+) -> dict[str, Choice]:
+    """The recommended model of each route; only a comparison on the route's own calls counts as measured."""
+    return {
+        row.route: proposal(row, rollups) for row in advice if row.candidate_model and row.state in states
+    }
+
+
+def proposal(advice: Recommendation, rollups: Sequence[Rollup]) -> Choice:
+    provider = _provider_of(rollups, advice.candidate_model)
+    if advice.rung in ("shadow", "ab") and advice.card is not None:
+        per_call = advice.card["figures"]["saving_low_nusd"]
+        if per_call is not None:
+            return Choice(provider, advice.candidate_model, per_call, advice.pairs)
+    return Choice(provider, advice.candidate_model)
+
+
+def _provider_of(rollups: Sequence[Rollup], model: str) -> str:
+    return next((row.key[1] for row in rollups if row.key[2] == model), "")
 
 
 def what_if(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from tierlight_collector.errors import CollectorError
 from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.stores import Retention
 
+from ..channels import Notifications, read_notifications
 from ..serve import ServeSettings, serve
 from .options import PricesOption, StoreOption, default_list, fail
 
@@ -35,6 +37,9 @@ def up(
     grpc_port: Annotated[int, typer.Option(help="OTLP over gRPC.")] = 4317,
     port: PortOption = 4319,
     prices: PricesOption = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Who is told of alerts, in a TOML file with a table [notify].")
+    ] = None,
     forward: Annotated[
         list[str] | None,
         typer.Option(help="Send every accepted span on to this OTLP endpoint; may be repeated."),
@@ -67,20 +72,21 @@ def up(
     ] = False,
 ) -> None:
     """Collect OTLP, judge it, and serve the dashboard; one process, one file."""
-    settings = ServeSettings(
-        store=store,
-        host=host,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        port=port,
-        prices=prices,
-        list_prices=default_list(),
-        content=content,
-        targets=_targets(forward or [], forward_header or [], forward_content),
-        insecure=insecure_no_auth,
-        retention=Retention(keep_content_days, keep_span_days, keep_call_days),
-    )
     try:
+        settings = ServeSettings(
+            store=store,
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            port=port,
+            prices=prices,
+            list_prices=default_list(),
+            content=content,
+            targets=_targets(forward or [], forward_header or [], forward_content),
+            insecure=insecure_no_auth,
+            notifications=read_notifications(config) if config else Notifications(),
+            retention=Retention(keep_content_days, keep_span_days, keep_call_days),
+        )
         asyncio.run(serve(settings))
     except (CollectorError, ConfigurationError) as error:
         raise fail(str(error)) from error
