@@ -16,6 +16,7 @@ from tierlight_collector.decisions import Experiment, Recommendation, Recommenda
 from tierlight_collector.records import Rollup
 
 from ..analysis.verdict import Quality, quality_of
+from .revisions import follow
 from .routetable import rate
 from .site import WHO, Site
 from .urlstate import State
@@ -107,7 +108,7 @@ class ExperimentPage(Experiments):
 
     @property
     def policy(self) -> str:
-        """What the app's configuration would say: text to copy, never applied from here."""
+        """What a policy file would say; where a policy is approved, the served one says it already."""
         e = self.e
         name, route = json.dumps(e.id), json.dumps(e.route)
         control, candidate = json.dumps(e.control), json.dumps(e.candidate)
@@ -144,6 +145,7 @@ def start(site: Site, form: FormData) -> str:
         ident, r.route, "ab" if kind == "ab" else "shadow", r.current_model, r.candidate_model, SHARE[kind], "running", site.now_ns, None, WHO, r.id
     )  # fmt: skip
     site.store.save_experiment(experiment, WHO)
+    follow(site, experiment)
     return ident
 
 
@@ -158,6 +160,7 @@ def change(site: Site, form: FormData) -> str:
     else:
         raise HTTPException(422, f"An experiment that is {experiment.state} cannot be changed so.")
     site.store.save_experiment(changed, WHO)
+    follow(site, changed)
     return what
 
 
