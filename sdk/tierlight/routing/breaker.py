@@ -8,6 +8,7 @@ Time is passed in, in seconds of any clock that does not run backwards.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from .policy import BreakerSettings
+
+log = logging.getLogger("tierlight")
 
 State = Literal["closed", "half_open", "open"]
 
@@ -204,4 +207,18 @@ class BreakerBoard:
         return change
 
 
-SHARED: Final = BreakerBoard()
+def log_change(change: Change) -> None:
+    """Say that a target was left alone or taken back; a warning where only a person can heal it."""
+    level = logging.WARNING if change.cause in ("auth", "model_gone") else logging.INFO
+    log.log(
+        level,
+        "tierlight.breaker.state target=%s from=%s to=%s cause=%s",
+        change.key,
+        change.before,
+        change.after,
+        change.cause,
+    )
+
+
+SHARED: Final = BreakerBoard(log_change)
+"""The breakers of this process: what one router learns of a target, the others know."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tierlight.routing.breaker import Breaker, BreakerBoard, Change
+from tierlight.routing.breaker import Breaker, BreakerBoard, Change, log_change
 from tierlight.routing.policy import BreakerSettings
 
 SETTINGS = BreakerSettings(
@@ -94,6 +97,18 @@ def test_a_board_tells_of_changes_once() -> None:
     assert heard == [Change("openai/gpt-5", "closed", "open", "server")]
     assert not board.is_available("openai/gpt-5", 1.0)
     assert board.is_available("never/tried", 1.0)
+
+
+def test_a_refused_key_is_a_warning_and_an_outage_a_note(caplog: pytest.LogCaptureFixture) -> None:
+    board = BreakerBoard(log_change)
+    with caplog.at_level(logging.INFO, "tierlight"):
+        board.tell("openai/gpt-5", 0.0, SETTINGS, lambda breaker: breaker.trip(0.0), "auth")
+        for _ in range(5):
+            board.tell("groq/llama", 0.0, SETTINGS, lambda breaker: breaker.fail(0.0), "server")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "tierlight.breaker.state target=openai/gpt-5 from=closed to=open cause=auth"),
+        ("INFO", "tierlight.breaker.state target=groq/llama from=closed to=open cause=server"),
+    ]
 
 
 class BreakerMachine(RuleBasedStateMachine):
