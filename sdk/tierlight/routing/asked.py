@@ -127,7 +127,9 @@ class Asked:
             raise
         self._close(lambda call: call.succeed(None))
 
-    async def afollowed(self, chunks: AsyncGenerator[Any, None], call: Call | None) -> AsyncIterator[Any]:
+    async def afollowed(
+        self, chunks: AsyncGenerator[Any, None], call: Call | None
+    ) -> AsyncGenerator[Any, None]:
         """`followed`, for an asynchronous stream."""
         read = relay_async(lambda: (chunks, Tap(call), call))() if call is not None else chunks
         try:

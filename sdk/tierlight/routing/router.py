@@ -7,6 +7,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from hashlib import sha256
 from types import MappingProxyType
@@ -57,7 +58,8 @@ class Router:
     """Sends each call where the policy says, with fallbacks, cascades, experiments and one deadline.
 
     Args:
-        policy: a `Policy`, the path of a TOML file, or the address of a collector's `/api/v1/policy`.
+        policy: a `Policy`, the path of a TOML file, or the address of a collector's `/api/v1/policy`; without one what
+            TIERLIGHT_POLICY names.
         providers: by provider name; one that is not named is reached over HTTP with the key of its usual variable.
         choosers: learned routers (`LearnedRouter`) by route, beside those that the policy names by file.
         checks: your functions for `kind = "callable"` validators, by name.
@@ -73,7 +75,7 @@ class Router:
 
     def __init__(
         self,
-        policy: Policy | str,
+        policy: Policy | str = "",
         *,
         providers: Mapping[str, Provider] | None = None,
         choosers: Mapping[str, Chooser] | None = None,
@@ -348,8 +350,9 @@ class Router:
     async def _astream(self, asked: Asked) -> AsyncIterator[Any]:
         with asked.beginning():
             first, chunks, call = await self._adrive(asked.steps())
-        async for chunk in asked.afollowed(achained(first, chunks), call):
-            yield chunk
+        async with aclosing(asked.afollowed(achained(first, chunks), call)) as followed:
+            async for chunk in followed:
+                yield chunk
 
 
 def _chat(messages: str | Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> ModelRequest:

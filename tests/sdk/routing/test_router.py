@@ -7,6 +7,7 @@ import contextlib
 import gc
 import random
 from collections.abc import Iterator
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -471,6 +472,20 @@ def test_the_asynchronous_router_does_the_same() -> None:
         "first",
         "fallback",
     ]
+
+
+def test_an_asynchronous_stream_that_is_left_ends_its_spans() -> None:
+    script = Scripted().tell("nano", [chunk("a"), chunk("b"), chunk("c")])
+
+    async def main() -> None:
+        stream = routed(script).astream("intent", "hi")
+        async with aclosing(stream):  # type: ignore[type-var]  # it is a generator
+            async for _ in stream:
+                break
+
+    with captured(script) as calls:
+        asyncio.run(main())
+    assert [call.outcome for call in calls] == ["cancelled", "cancelled"]
 
 
 def test_a_cancelled_call_stops_at_once() -> None:
