@@ -7,7 +7,8 @@ seconds or catches up on a week, the alert says the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tierlight_collector.decisions import Alert
@@ -29,11 +30,18 @@ SETTLING_CALLS = 200  # so many calls after an alarm its size, and the severity,
 
 
 class AlertBook:
-    """`streams` are all streams after the batch; `read_calls` is the arrival number up to which calls are read."""
+    """`before` are the streams before the batch, `touched` those that it moved on, as they are after it.
 
-    def __init__(self, store: Store, streams: Mapping[StreamKey, Stream], read_calls: int) -> None:
+    `read_calls` is the arrival number up to which calls are read.
+    """
+
+    def __init__(
+        self, store: Store, before: dict[StreamKey, Stream], touched: dict[StreamKey, Stream], read_calls: int
+    ) -> None:
         self._store = store
-        self._streams = streams
+        self._before = before
+        self._touched = touched
+        self._streams = ChainMap(touched, before)
         self._read_calls = read_calls
         self._open = {a.test_key: a for a in store.alerts(states=("open", "recovering"), limit=10_000)}
         self.changed: dict[str, Alert] = {}
@@ -42,7 +50,7 @@ class AlertBook:
         self.worsened: dict[str, None] = {}
         self.resolved: dict[str, None] = {}
 
-    def enter(self, events: Sequence[Event], touched: Mapping[StreamKey, Stream]) -> None:
+    def enter(self, events: Sequence[Event]) -> None:
         """Write down what happened in a batch, in its order, and measure the young alerts of its streams anew."""
         for place, event in enumerate(events):
             stream = self._streams[event.stream]
@@ -52,10 +60,10 @@ class AlertBook:
             else:
                 self._resolve(event, stream, detector)
         for alert in list(self._open.values()):
-            touched_stream = touched.get(stream_of(alert))
-            young = touched_stream.detectors.get(test_of(alert)) if touched_stream else None
-            if touched_stream is not None and young is not None and young.recovery is not None:
-                self._settle(alert, touched_stream, young, float(lane_evidence(young.recovery)[0]))
+            moved = self._touched.get(stream_of(alert))
+            young = moved.detectors.get(test_of(alert)) if moved else None
+            if moved is not None and young is not None and young.recovery is not None:
+                self._settle(alert, moved, young, float(lane_evidence(young.recovery)[0]))
 
     def _put(self, alert: Alert) -> None:
         self.changed[alert.test_key] = alert
@@ -99,7 +107,10 @@ class AlertBook:
     def _settle(self, alert: Alert, stream: Stream, detector: Detector, recovery: float) -> None:
         """Measure an open alert anew while it is young; its severity may only rise."""
         fresh = replace(alert, state="recovering" if recovery >= RECOVERING_AT else "open")
-        if alert.calls_since_change < SETTLING_CALLS and alert.kind != "traffic":
+        if (
+            self._measured_on(stream, detector) < min(detector.rows, SETTLING_CALLS)
+            and alert.kind != "traffic"
+        ):
             rang = as_rang(alert, stream, detector)
             fresh = _measured(
                 fresh, self._again(rang, stream, detector, self._context(stream, detector), stream.last_ns)
@@ -108,6 +119,12 @@ class AlertBook:
             self.worsened[alert.test_key] = None
         if fresh != alert:
             self._put(fresh)
+
+    def _measured_on(self, stream: Stream, detector: Detector) -> int:
+        """How many calls after the alarm its size was measured on by the batches before this one."""
+        old = self._before.get(stream.key)
+        known = old.detectors.get(detector.key) if old else None
+        return known.rows if known is not None and known.opened_ms == detector.opened_ms else 0
 
     def _again(
         self, rang: Rang, stream: Stream, detector: Detector, context: Context, until_ns: int
@@ -186,16 +203,24 @@ def _end_of(rang: Rang, later: Sequence[Event]) -> int | None:
 
 
 def _measured(alert: Alert, again: Alert) -> Alert:
-    """The alert with its size as measured on more calls; its severity may only rise."""
-    if again.calls_since_change <= alert.calls_since_change:
+    """The alert dated and sized anew on more calls; its severity may only rise.
+
+    What those calls do not show any more stays as it was told.
+    """
+    if again.severity == "info" and alert.severity != "info":
         return alert
     return replace(
         alert,
+        change_ns=again.change_ns,
+        change_from_ns=again.change_from_ns,
+        change_to_ns=again.change_to_ns,
+        before=again.before,
         after=again.after,
         effect_low=again.effect_low,
         effect_high=again.effect_high,
         calls_since_change=again.calls_since_change,
         sentence=again.sentence,
         severity=worse_of(alert.severity, again.severity),
+        samples_before=again.samples_before,
         samples_after=again.samples_after,
     )

@@ -11,7 +11,6 @@ import contextlib
 import gc
 import json
 import threading
-from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -227,8 +226,8 @@ class Watch:
             self._observations(calls, scores, prices, coverage, told, more_scores),
             self._policy,
         )
-        book = AlertBook(self._store, ChainMap(touched, self._streams), watermarks.get("calls", 0))
-        book.enter(events, touched)
+        book = AlertBook(self._store, self._streams, touched, watermarks.get("calls", 0))
+        book.enter(events)
         states: dict[str, bytes] = {}
         forget: list[str] = []
         for stream in touched.values():

@@ -18,6 +18,8 @@ from tierlight_collector.decisions import Alert, Severity
 from tierlight_collector.records import Batch, NormalisedSpan, ScoreRecord
 from tierlight_collector.stores import Retention, open_store
 from tierlight_collector.stores.protocol import Store
+from tierlight_dashboard.analysis.reference import Learning
+from tierlight_dashboard.analysis.streams import Policy
 from tierlight_dashboard.channels import Notifications
 from tierlight_dashboard.serve import ServeSettings, serving_in_thread
 from tierlight_dashboard.watch import Watch, tick
@@ -382,3 +384,17 @@ def test_the_server_tells_its_channels_after_each_look(tmp_path: Path) -> None:
     assert listener.told == [
         ("opened", "quality:right", f"https://t.example/alerts?state=all#alert-{alert.id}")
     ]
+
+
+@pytest.mark.parametrize(("gap", "severity"), [(3 * SECOND_NS, "info"), (30 * MINUTE, "ticket")])
+def test_tokens_that_were_never_seen_for_a_week_are_no_ticket(store: Store, gap: int, severity: str) -> None:
+    tokens = np.random.default_rng(5).lognormal(5, 0.3, 1000)
+    tokens[800:] *= 3
+    spans = [
+        call(i, 1, start_ns=EPOCH_NS + i * gap, route="answer", output_tokens=int(n))
+        for i, n in enumerate(tokens, 1)
+    ]
+    send(store, spans)
+    tick(store, EPOCH_NS + 1100 * gap, Policy(Learning(min_days=0, per_bin=0)))
+    alerts = [a for a in store.alerts() if a.signal == "output_tokens" and a.opened_ns > EPOCH_NS + 800 * gap]
+    assert {alert.severity for alert in alerts} == {severity}

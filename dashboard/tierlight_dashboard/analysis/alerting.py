@@ -23,12 +23,13 @@ from .attribution import (
     moved_facts,
 )
 from .causes import Context, budget_term, cause_of, terms_of
-from .drift import Floats, mean_interval, severity
+from .drift import Floats, Severity, mean_interval, severity
 from .monitor import Rang
 from .sentences import Effect, Unit, clock, sentence
 from .signals import ERROR_CLASSES, NO_ERROR, Signal
 from .state import stream_name
-from .streams import Detector, Stream
+from .streams import WEEK_DAYS, Detector, Stream
+from .windows import DAY_NS
 from .wording import count, percent
 
 UNITS: dict[str, Unit] = {
@@ -216,7 +217,7 @@ def _alert(
         scope=detector.scope,
         route=stream.route,
         model=stream.model,
-        severity=severity(effect.near_end, signal.page_at, signal.ticket_at) if effect.got_worse else "info",
+        severity=_severity(signal, stream, detector, effect),
         state="open",
         opened_ns=rang.time_ns,
         resolved_ns=None,
@@ -237,6 +238,18 @@ def _alert(
         samples_after=after,
         test_key=test_key(stream, detector),
     )
+
+
+def _severity(signal: Signal, stream: Stream, detector: Detector, effect: Effect) -> Severity:
+    """By the near end of the effect; tails that were never seen for a week may just follow the hour or the day."""
+    reference = detector.reference
+    if not effect.got_worse:
+        return "info"
+    if signal.form == "tail" and reference is not None:
+        days = (reference.until_ns - stream.first_ns) / DAY_NS
+        if days < WEEK_DAYS:
+            return "info"
+    return severity(effect.near_end, signal.page_at, signal.ticket_at)
 
 
 def samples(

@@ -214,6 +214,7 @@ def _run(entries: Sequence[_Entry], events: list[Event]) -> None:
         detector = entry.detector
         if detector.recovery is not None:
             detector.recovery = after[:, :, start:end]
+            detector.rows += 1
             continue
         detector.lanes = after[:, :, start:end]
         place = (detector.rows % RECENT) * (end - start)
@@ -247,6 +248,7 @@ def _ring(entry: _Entry, evidence: float) -> Rang:
     detector.drop = max(recent, (recent + likeliest) / 2, float(cell.mean[lane]) - m)
     detector.recovery = new_lanes(1)
     detector.lanes = new_lanes(count)
+    detector.rows = 0
     detector.opened_ms = entry.time_ms
     reopens = detector.resolved_ms is not None and entry.time_ms - detector.resolved_ms < REOPEN_MS
     stream = entry.stream
@@ -276,6 +278,7 @@ def close(detector: Detector, at_ms: float) -> None:
     detector.opened_ms = None
     detector.resolved_ms = at_ms
     detector.recovery = None
+    detector.rows = 0
     detector.lanes = new_lanes(detector.lanes.shape[2])
 
 

@@ -45,7 +45,7 @@ class Detector:
     reference: Reference | None
     lanes: Floats
     recent: bytearray
-    rows: int = 0
+    rows: int = 0  # since its alarm while one is open, else since the last one was resolved
     threshold: float = inf
     grown_at: int = 0  # calls of the stream when the reference was last built
     opened_ms: float | None = None
