@@ -94,9 +94,9 @@ class ProtoWalker(Walker):
                 kept = known[key]
             except KeyError:
                 kept = self.key(key)
-            if not kept:
-                self.tally("keys")
-                continue
+                if not kept:
+                    self.tally("keys")
+                    continue
             value = pair.value
             text = value.string_value
             if text:

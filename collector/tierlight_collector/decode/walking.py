@@ -45,15 +45,17 @@ class Walker:
         self.oldest_ns = 0 if arrived_ns is None else arrived_ns - limits.horizon_days * DAY_NS
         self.decoded = Decoded()
         self.short = limits.value_bytes // 4  # characters that are under the limit whatever they are
-        self.keys: dict[str, str] = {}  # as sent -> as kept; "" = dropped
+        self.keys: dict[str, str] = {}  # as sent -> as kept
 
     def tally(self, what: str, n: int = 1) -> None:
         self.decoded.altered[what] = self.decoded.altered.get(what, 0) + n
 
     def key(self, key: str) -> str:
         """The key as it is kept, "" when it is too long; remembered, as senders repeat themselves."""
-        kept = self.text(key, "") if len(key.encode("utf-8", "replace")) <= self.limits.key_bytes else ""
-        if len(self.keys) < 4096:
+        if len(key.encode("utf-8", "replace")) > self.limits.key_bytes:
+            return ""
+        kept = self.text(key, "")
+        if kept and len(self.keys) < 4096:
             self.keys[key] = kept
         return kept
 

@@ -287,8 +287,8 @@ def _route_text(value: object) -> str:
 
 def id_of(value: object) -> str:
     """An id or name, at most 200 characters."""
-    if value is None:
-        return ""
+    if type(value) is str:
+        return value.strip()[:MAX_TEXT]
     return text_of(value)[:MAX_TEXT]
 
 
