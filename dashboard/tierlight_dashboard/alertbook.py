@@ -17,7 +17,7 @@ from tierlight_collector.stores.protocol import Store
 
 from .analysis.alerting import belongs, describe, test_key, value
 from .analysis.attribution import LONGEST_WINDOW, Ringing
-from .analysis.causes import Context
+from .analysis.causes import Context, cause_term
 from .analysis.drift import lane_evidence, worse_of
 from .analysis.incidents import as_rang, incident_of, joined, stream_of, test_of
 from .analysis.monitor import Event, Rang, Resolved
@@ -26,6 +26,7 @@ from .analysis.streams import Detector, Stream, StreamKey
 
 PAGE = 500
 MOST_PAGES = 2 * LONGEST_WINDOW // PAGE
+JUDGE_MOVED = "the judge moved"
 SETTLING_CALLS = 200  # so many calls after an alarm its size, and the severity, is measured anew
 
 
@@ -97,6 +98,11 @@ class AlertBook:
                 )
         self._put(alert)
         self.opened[key] = None
+        if stream.is_judge_check:
+            for judged in list(self._open.values()):
+                if judged.signal == alert.signal and judged.test_key != key:
+                    others = (term for term in judged.attribution if term.get("kind") != "cause")
+                    self._put(replace(judged, attribution=(cause_term(JUDGE_MOVED), *others)))
 
     def _resolve(self, event: Resolved, stream: Stream, detector: Detector) -> None:
         alert = self._open.get(test_key(stream, detector))
@@ -146,6 +152,11 @@ class AlertBook:
         return Context(
             tuple(others),
             model_test_rings=pool.is_frozen if pool else False,
+            judge_moved=kind == "quality"
+            and any(
+                s.is_judge_check and s.is_frozen and f"quality:{s.key[5]}" == detector.signal.name
+                for s in self._streams.values()
+            ),
             steady_models_elsewhere=any(
                 s.kind == stream.kind and s.pool not in ringing and s.pool != model and s.detectors
                 for s in self._streams.values()
@@ -189,6 +200,8 @@ class AlertBook:
 
 
 def _calls_of(stream: Stream) -> Filters:
+    if stream.is_judge_check:
+        return Filters(route=(stream.route,), purpose=("judge",))
     if stream.route:
         return Filters(route=(stream.route,))
     return Filters(provider=(stream.model.partition("/")[0],))

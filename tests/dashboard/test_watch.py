@@ -398,3 +398,26 @@ def test_tokens_that_were_never_seen_for_a_week_are_no_ticket(store: Store, gap:
     tick(store, EPOCH_NS + 1100 * gap, Policy(Learning(min_days=0, per_bin=0)))
     alerts = [a for a in store.alerts() if a.signal == "output_tokens" and a.opened_ns > EPOCH_NS + 800 * gap]
     assert {alert.severity for alert in alerts} == {severity}
+
+
+@pytest.mark.parametrize("judge_first", [True, False])
+def test_a_judge_that_moved_is_named_by_the_alerts_of_its_scores(store: Store, judge_first: bool) -> None:
+    frozen = {"route": "judge", "purpose": "judge", "segment": "frozen", "request_model": "judge-1"}
+    watch = Watch(store)
+    parts = [
+        stream(1, (1000, 0.84), (80, 0.4)),
+        stream(2, (600, 0.9), (80, 0.4), first=2001, **frozen),
+    ]
+    for part in reversed(parts) if judge_first else parts:
+        send(store, part)
+        watch.tick(at(3000))
+    alerts = {alert.route: alert for alert in store.alerts()}
+    assert set(alerts) == {"answer", "judge"}
+    for alert in alerts.values():
+        assert [t["cause"] for t in alert.attribution if t["kind"] == "cause"] == ["the judge moved"]
+    assert alerts["judge"].after < alerts["judge"].before
+
+
+def test_other_scores_of_a_judge_are_no_signal(store: Store) -> None:
+    send(store, stream(2, (600, 0.9), (80, 0.4), route="judge", purpose="judge", segment="live"))
+    assert tick(store, at(1100)).opened == ()

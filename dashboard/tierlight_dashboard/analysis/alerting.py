@@ -26,7 +26,7 @@ from .causes import Context, budget_term, cause_of, terms_of
 from .drift import Floats, Severity, mean_interval, severity
 from .monitor import Rang
 from .sentences import Effect, Unit, clock, sentence
-from .signals import ERROR_CLASSES, NO_ERROR, Signal
+from .signals import ERROR_CLASSES, FROZEN, NO_ERROR, Signal
 from .state import stream_name
 from .streams import WEEK_DAYS, Detector, Stream
 from .windows import DAY_NS
@@ -53,7 +53,10 @@ def test_key(stream: Stream, detector: Detector) -> str:
 def belongs(stream: Stream, row: CallRow) -> bool:
     """Whether a stored call is one of the stream's epoch (of the model's, for a pool)."""
     call = row.call
-    if call.purpose != "production":
+    if stream.is_judge_check:
+        if call.purpose != "judge" or call.segment != FROZEN:
+            return False
+    elif call.purpose != "production":
         return False
     model = call.request_model or call.response_model
     if stream.kind == "pool":

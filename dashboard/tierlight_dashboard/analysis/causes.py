@@ -38,6 +38,11 @@ class Context:
     others: tuple[Ringing, ...] = ()
     model_test_rings: bool = False
     steady_models_elsewhere: bool = False
+    judge_moved: bool = False  # the test of the judge's frozen answers rings
+
+
+def cause_term(cause: str) -> Mapping[str, Any]:
+    return {"kind": "cause", "cause": cause, "text": f"Looks like: {cause}."}
 
 
 def terms_of(
@@ -64,11 +69,12 @@ def terms_of(
         steady_models_elsewhere=context.steady_models_elsewhere,
         mix=mix,
         total=total,
+        judge_moved=context.judge_moved,
     )
     moved = moved_facts(old, new, FACTS)
     if cause == "prompt or traffic" and moved and moved[0].what == "response model":
         cause = "provider changed the model"
-    terms: list[Mapping[str, Any]] = [{"kind": "cause", "cause": cause, "text": f"Looks like: {cause}."}]
+    terms: list[Mapping[str, Any]] = [cause_term(cause)]
     for fact in moved[:3]:
         terms.append(
             {

@@ -31,6 +31,7 @@ ERROR_CLASSES = (
 # Not faults of the route: the caller went away, or the SDK refused before sending.
 NO_ERROR = frozenset({"", "cancelled", "not_sent"})
 
+FROZEN = "frozen"  # segment of a judge's calls that score the same answers again and again
 ALWAYS = -inf  # this severity whatever the size
 
 FIELDS: dict[StreamKind, tuple[str, ...]] = {
@@ -196,9 +197,13 @@ def observe_call(call: CallEvidence, frozen_cost: float | None) -> Iterator[Obse
 
 
 def observe_score(score: ScoreEvidence) -> Iterator[Observation]:
-    """The observation of one score; a value outside 0..1 is no quality signal and is left out."""
+    """The observation of one score; a value outside 0..1 is no quality signal and is left out.
+
+    A score on a judge's call of segment "frozen" is of an answer that never changes: it feeds the judge's own test.
+    """
     call = score.call
-    if call.purpose != "production" or not 0.0 <= score.value <= 1.0:
+    is_check = call.purpose == "judge" and call.segment == FROZEN
+    if not (call.purpose == "production" or is_check) or not 0.0 <= score.value <= 1.0:
         return
     stream = (
         "scores",
@@ -217,5 +222,5 @@ def observe_score(score: ScoreEvidence) -> Iterator[Observation]:
         (score.value, known(call.input_tokens)),
         call.segment,
         call.keep_prob if call.keep_prob else 1.0,
-        f"{call.provider}/{call.request_model or call.model}",
+        "" if is_check else f"{call.provider}/{call.request_model or call.model}",
     )

@@ -141,6 +141,11 @@ class Stream:
         return (self.last_ns - self.first_ns) / DAY_NS
 
     @property
+    def is_judge_check(self) -> bool:
+        """Whether it holds a judge's scores of frozen answers, which feed no model's test."""
+        return self.kind == "scores" and not self.pool
+
+    @property
     def is_frozen(self) -> bool:
         """While an alert is open nothing is learned."""
         return any(detector.opened_ms is not None for detector in self.detectors.values())
