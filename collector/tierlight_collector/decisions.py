@@ -128,6 +128,7 @@ class Experiment:
     recommendation_id: int | None = None
     card: Mapping[str, Any] | None = None
     project: str = "default"
+    shipped_ns: int | None = None  # since when the candidate answers all but the hold-out
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +169,6 @@ class WatchCommit:
     recommendations: tuple[Recommendation, ...] = ()  # in place of all proposals of their routes
     experiments: tuple[Experiment, ...] = ()
     forget_states: tuple[str, ...] = ()
+    # Under the very numbers they bear: when a person's revision took one meanwhile, nothing is stored.
+    policies: tuple[PolicyRevision, ...] = ()
+    audit: tuple[AuditEntry, ...] = ()

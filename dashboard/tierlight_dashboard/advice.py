@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
+from tierlight.errors import PolicyError
 from tierlight.pricing import Cost, PriceBook, Usage
+from tierlight.routing.policy import Policy
 from tierlight.tiers import Direction, candidates, tier_of
-from tierlight_collector.decisions import Alert, Recommendation
+from tierlight_collector.decisions import (
+    Alert,
+    AuditEntry,
+    Experiment,
+    PolicyRevision,
+    Recommendation,
+    WatchCommit,
+)
 from tierlight_collector.records import (
     CallEvidence,
     Filters,
@@ -24,6 +34,7 @@ from tierlight_collector.records import (
 from tierlight_collector.stores.protocol import Store
 
 from .analysis.comparison import Comparison, comparison_of
+from .analysis.course import Turn, hold_out_name, revised, turn
 from .analysis.gate import AdviceSettings
 from .analysis.preferences import Preferences, preferences
 from .analysis.recommend import Candidate, ModelUse, RouteFacts, recommend
@@ -32,6 +43,7 @@ from .analysis.verdict import quality_of
 PREFIX = "comparison/"
 PERIOD_NS = 28 * 86_400_000_000_000
 MOST_CANDIDATES = 4
+WHO = "tierlight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,33 +71,77 @@ class Advisor:
         settings = preferences(store.settings())
         facts = route_facts(store, self._book, settings, now_ns)
         self._controls = {fact.route: fact.main.model for fact in facts}
-        changed = self._feed(calls, scores)
+        experiments = store.experiments()
+        changed = self._feed(calls, scores, experiments)
+        after_shipping = {hold_out_name(one) for one in experiments}
+        judged = tuple(c for c in self._comparisons.values() if c.experiment not in after_shipping)
         verdicts = tuple(
             verdict
             for fact in facts
-            for verdict in recommend(
-                fact, tuple(self._comparisons.values()), advice_settings(settings, fact.route), now_ns
-            )
+            for verdict in recommend(fact, judged, advice_settings(settings, fact.route), now_ns)
         )
         return Advice(
-            {key: self._comparisons[key].encode() for key in changed}, _keep_decided(store, verdicts)
+            {key: self._comparisons[key].encode() for key in changed},
+            _keep_decided(store, verdicts, experiments),
         )
 
-    def _feed(self, calls: Iterable[CallEvidence], scores: Iterable[ScoreEvidence]) -> set[str]:
+    def settle(self, store: Store, now_ns: int) -> WatchCommit | None:
+        """What ends by itself now: the experiment, its recommendation and the policy in one commit; None mostly.
+
+        Asked when all evidence of a tick is stored, so that it is a function of what is stored: after a kill the
+        next tick comes to the same.
+        """
+        active = [one for one in store.experiments() if one.state in ("running", "shipped")]
+        if not active:
+            return None
+        settings, alerts = (
+            preferences(store.settings()),
+            store.alerts(states=("open", "recovering"), limit=1000),
+        )
+        for experiment in active:
+            advice = store.recommendations(route=experiment.route)
+            row = next((r for r in advice if r.candidate_model == experiment.candidate), None)
+            margins = advice_settings(settings, experiment.route)
+            given = (row.card or {}).get("given", {}) if row is not None else {}
+            over = turn(
+                experiment,
+                tuple(self._comparisons.values()),
+                alerts,
+                score=given.get("score", ""),
+                margin=given.get("margin", margins.margin(0.9)),
+                settings=margins,
+                now_ns=now_ns,
+            )
+            if over is not None:
+                return _commit_of(store, over, row, advice, now_ns)
+        return None
+
+    def _feed(
+        self,
+        calls: Iterable[CallEvidence],
+        scores: Iterable[ScoreEvidence],
+        experiments: Sequence[Experiment],
+    ) -> set[str]:
         changed: set[str] = set()
+        known = {name: one for one in experiments for name in (one.id, hold_out_name(one))}
         calls = list(calls)
         for call in calls:
             found = comparison_of(call, self._controls)
             if found is None:
                 continue
             kind, experiment, candidate = found
+            control = self._controls.get(call.route, "")
+            approved = known.get(experiment)
+            if approved is not None and approved.route == call.route:
+                # As it was approved: an answer may name a dated version of the model that was asked.
+                candidate, control = approved.candidate, approved.control
             key = f"{PREFIX}{call.route}/{kind}/{experiment}/{candidate}"
             if key not in self._comparisons:
                 self._comparisons[key] = Comparison(
                     call.route,
                     "shadow" if kind == "shadow" else "ab",
                     experiment,
-                    self._controls.get(call.route, ""),
+                    control,
                     candidate,
                     share=call.act_prob if kind == "ab" else None,
                 )
@@ -200,21 +256,58 @@ def _cause(alert: Alert) -> str:
     return next((str(term["cause"]) for term in alert.attribution if term.get("kind") == "cause"), "")
 
 
-def _keep_decided(store: Store, verdicts: Sequence[Recommendation]) -> tuple[Recommendation, ...]:
-    """A person's decision outlives the next tick: dismissed and shipped rows keep their state."""
-    decided = {
-        (row.route, row.candidate_model): row
-        for row in store.recommendations()
-        if row.state in ("dismissed", "shipped", "kept", "rolled_back")
-    }
-    kept = []
+def _keep_decided(
+    store: Store, verdicts: Sequence[Recommendation], experiments: Sequence[Experiment]
+) -> tuple[Recommendation, ...]:
+    """What was decided outlives the next tick; a proposal that is being tried is collecting.
+
+    Where a move was made, the evidence stays as it was when it was made. One row per route and candidate.
+    """
+    stored = {(row.route, row.candidate_model): row for row in store.recommendations()}
+    tried = {(one.route, one.candidate) for one in experiments if one.state == "running"}
+    kept: dict[tuple[str, str], Recommendation] = {}
     for verdict in verdicts:
-        row = decided.get((verdict.route, verdict.candidate_model))
-        kept.append(
-            verdict
-            if row is None
-            else replace(
+        key = (verdict.route, verdict.candidate_model)
+        row = stored.get(key)
+        if row is not None and row.state in ("shipped", "kept", "rolled_back"):
+            kept[key] = row
+        elif row is not None and row.state == "dismissed":
+            kept[key] = replace(
                 verdict, state=row.state, dismissed_reason=row.dismissed_reason, created_ns=row.created_ns
             )
-        )
-    return tuple(kept)
+        elif verdict.state == "proposed" and key in tried:
+            kept[key] = replace(verdict, state="collecting")
+        else:
+            kept[key] = verdict
+    return tuple(kept.values())
+
+
+def _commit_of(
+    store: Store, over: Turn, row: Recommendation | None, advice: Sequence[Recommendation], now_ns: int
+) -> WatchCommit:
+    done = replace(over.experiment, card=row.card if row is not None else over.experiment.card)
+    audit = [AuditEntry(now_ns, WHO, done.state.replace("_", " "), done.id, over.note)]
+    state: Literal["kept", "rolled_back"] = "kept" if done.state == "kept" else "rolled_back"
+    others = [r for r in advice if row is None or r.id != row.id]
+    moved = [] if row is None else [replace(row, state=state, reason=over.note, updated_ns=now_ns)]
+    policies: list[PolicyRevision] = []
+    newest = next(iter(store.policies(limit=1)), None)
+    if newest is not None:
+        try:
+            toml = revised(newest.toml, done)
+        except PolicyError as error:
+            audit.append(AuditEntry(now_ns, WHO, "leave policy", done.id, str(error)))
+        else:
+            if toml != newest.toml:
+                version = Policy.from_toml(toml, is_served=True).version
+                note = f"{done.state.replace('_', ' ')} experiment {done.id}: {over.note}"
+                policies.append(PolicyRevision(newest.revision + 1, version, toml, WHO, now_ns, note))
+                audit.append(AuditEntry(now_ns, WHO, "approve policy", version, note))
+    return WatchCommit(
+        {},
+        {},
+        recommendations=(*moved, *others) if moved else (),
+        experiments=(done,),
+        policies=tuple(policies),
+        audit=tuple(audit),
+    )

@@ -83,6 +83,7 @@ class Watch:
                     calls = self._store.call_evidence(self._watermarks.get("calls", 0), BATCH)
                     scores = self._store.score_evidence(self._watermarks.get("scores", 0), BATCH)
                     if not calls and not scores:
+                        self._settle(now_ns)
                         return report
                     if len(calls) == BATCH:
                         scores = _up_to(calls[-1].seq, scores)
@@ -262,6 +263,14 @@ class Watch:
             tuple(by_key[key] for key in book.resolved),
             recommendations,
         )
+
+    def _settle(self, now_ns: int) -> None:
+        """End the experiments that end by themselves, each with its revision of the policy in one transaction."""
+        while self._advisor is not None:
+            commit = self._advisor.settle(self._store, now_ns)
+            if commit is None:
+                return
+            self._store.commit_watch(commit)
 
     def _observations(
         self,

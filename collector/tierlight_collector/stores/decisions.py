@@ -70,6 +70,16 @@ class Decisions:
                 _put_recommendation(connection, recommendation)
             for experiment in commit.experiments:
                 _put_experiment(connection, experiment)
+            connection.executemany(
+                "INSERT INTO policies (revision, version, toml, by, created_ns, note, project)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (one.revision, one.version, one.toml, one.by, one.created_ns, one.note, one.project)
+                    for one in commit.policies
+                ],
+            )
+            for entry in commit.audit:
+                put_audit(connection, entry)
             return tuple(_put_alert(connection, alert) for alert in commit.alerts)
 
         return self._write(job)

@@ -25,7 +25,7 @@ DONE: Final = {
     "start": "Started. Give the experiment to your router as shown below; nothing is sent anywhere by itself.",
     "stop": "Stopped. What was measured is kept.",
     "resume": "Running again.",
-    "ship": "Approved. Change the configuration as shown; the route is watched for 14 days.",
+    "ship": "Approved. A served policy now gives the candidate 95 % of calls; without one, change the configuration as shown. The route is watched for 14 days.",
     "unship": "Taken back.",
     "dismiss": "Dismissed.",
     "restore": "Brought back.",
@@ -145,6 +145,8 @@ def start(site: Site, form: FormData) -> str:
         ident, r.route, "ab" if kind == "ab" else "shadow", r.current_model, r.candidate_model, SHARE[kind], "running", site.now_ns, None, WHO, r.id
     )  # fmt: skip
     site.store.save_experiment(experiment, WHO)
+    if r.state in ("proposed", "rolled_back"):
+        site.store.update_recommendation(replace(r, state="collecting", updated_ns=site.now_ns), WHO)
     follow(site, experiment)
     return ident
 
@@ -179,7 +181,28 @@ def decide(site: Site, form: FormData) -> str:
         r, state=after, dismissed_reason=reason if what == "dismiss" else "", updated_ns=site.now_ns
     )
     site.store.update_recommendation(changed, WHO)
+    if what in ("ship", "unship"):
+        _ship(site, r, is_shipped=what == "ship")
     return what
+
+
+def _ship(site: Site, r: Recommendation, *, is_shipped: bool) -> None:
+    """Move the experiment behind a recommendation on to the hold-out, or back."""
+    before = ("running", "stopped") if is_shipped else ("shipped",)
+    for experiment in site.store.experiments():
+        if experiment.state in before and (experiment.route, experiment.candidate) == (
+            r.route,
+            r.candidate_model,
+        ):
+            changed = replace(
+                experiment,
+                state="shipped" if is_shipped else "running",
+                shipped_ns=site.now_ns if is_shipped else None,
+                ended_ns=None,
+            )
+            site.store.save_experiment(changed, WHO)
+            follow(site, changed)
+            return
 
 
 def _recommendation(site: Site, form: FormData) -> Recommendation:

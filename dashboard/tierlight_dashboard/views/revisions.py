@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from tierlight.errors import PolicyError
 from tierlight.routing.policy import Policy
-from tierlight.routing.revise import begun, ended
 from tierlight_collector.decisions import AuditEntry, Experiment
 
+from ..analysis.course import revised
 from .site import WHO, Site
+
+WORD = {"running": "begin", "shipped": "ship"}
 
 
 def follow(site: Site, experiment: Experiment) -> None:
@@ -15,23 +17,12 @@ def follow(site: Site, experiment: Experiment) -> None:
     newest = next(iter(site.store.policies(limit=1)), None)
     if newest is None:
         return
-    begins = experiment.state == "running"
     try:
-        toml = ended(newest.toml, experiment.id)
-        if begins:
-            toml = begun(
-                toml,
-                experiment.id,
-                experiment.route,
-                kind=experiment.kind,
-                control=experiment.control,
-                candidate=experiment.candidate,
-                share=experiment.share,
-            )
+        toml = revised(newest.toml, experiment)
     except PolicyError as error:
         site.store.record_audit(AuditEntry(site.now_ns, WHO, "leave policy", experiment.id, str(error)))
         return
     if toml != newest.toml:
         version = Policy.from_toml(toml, is_served=True).version
-        note = f"{'begin' if begins else 'end'} experiment {experiment.id}"
+        note = f"{WORD.get(experiment.state, 'end')} experiment {experiment.id}"
         site.store.add_policy(toml, version, WHO, note)

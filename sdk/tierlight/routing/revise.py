@@ -65,6 +65,29 @@ def ended(toml: str, name: str) -> str:
     return _valid("".join(kept)) if len(kept) < sum(1 for _ in _blocks(toml)) else toml
 
 
+def moved(toml: str, route: str, *, control: str, candidate: str) -> str:
+    """The policy with a route's fixed target changed from one model's to another's.
+
+    Raises:
+        PolicyError: the route does not name the control's target as its own, or there is none for a model.
+    """
+    policy = Policy.from_toml(toml, is_served=True)
+    usual, tried = _target_for(policy, control), _target_for(policy, candidate)
+    line = re.compile(rf"^(\s*target\s*=\s*){re.escape(json.dumps(usual))}", re.MULTILINE)
+    heads = {f"[route.{json.dumps(route)}]", f"[route.{route}]"}
+    changed, kept = 0, []
+    for head, block in _blocks(toml):
+        if head in heads:
+            block, found = line.subn(lambda match: match[1] + json.dumps(tried), block, count=1)
+            changed += found
+        kept.append(block)
+    if not changed:
+        raise PolicyError(
+            f"route.{route}: expected target = {json.dumps(usual)} there to change it; write {json.dumps(tried)} yourself"
+        )
+    return _valid("".join(kept))
+
+
 _HEAD = re.compile(r"^\s*(\[[^\[\]]+\])\s*(#.*)?$")
 
 
