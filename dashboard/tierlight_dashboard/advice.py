@@ -1,13 +1,13 @@
 """Turns what arrived since the last tick into recommendations: feeds the comparisons, asks for the verdicts.
 
-Part of the watch's tick: it reads the same batches of evidence, and its states and recommendations are stored in
-the same transaction, so that a kill between two ticks changes nothing.
+Part of the watch's tick: it reads the same batches of evidence, and the states of its comparisons are stored in the
+same transaction. The verdicts are a function of what is stored, made at the end of a tick.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -46,14 +46,6 @@ MOST_CANDIDATES = 4
 WHO = "tierlight"
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """What one tick concluded: the comparisons that changed, and the verdicts of all routes with calls."""
-
-    states: Mapping[str, bytes]
-    recommendations: tuple[Recommendation, ...]
-
-
 class Advisor:
     """Keeps the comparisons between ticks; one per watch, used by its thread alone."""
 
@@ -64,15 +56,23 @@ class Advisor:
         }
         self._controls: dict[str, str] = {}
 
-    def advise(
+    def feed(
         self, store: Store, calls: Sequence[CallEvidence], scores: Sequence[ScoreEvidence], now_ns: int
-    ) -> Advice:
-        """Feed this tick's evidence (in arrival order) and judge every route anew."""
+    ) -> Mapping[str, bytes]:
+        """Feed a batch of evidence (in arrival order); gives the comparisons that changed."""
+        if any(call.purpose == "shadow" and call.route not in self._controls for call in calls):
+            settings = preferences(store.settings())
+            facts = route_facts(store, self._book, settings, now_ns)
+            self._controls = {fact.route: fact.main.model for fact in facts}
+        changed = self._feed(calls, scores, store.experiments())
+        return {key: self._comparisons[key].encode() for key in changed}
+
+    def advise(self, store: Store, now_ns: int) -> tuple[Recommendation, ...]:
+        """Judge every route anew by what is stored; once a tick, because it sums 28 days."""
         settings = preferences(store.settings())
         facts = route_facts(store, self._book, settings, now_ns)
         self._controls = {fact.route: fact.main.model for fact in facts}
         experiments = store.experiments()
-        changed = self._feed(calls, scores, experiments)
         after_shipping = {hold_out_name(one) for one in experiments}
         judged = tuple(c for c in self._comparisons.values() if c.experiment not in after_shipping)
         verdicts = tuple(
@@ -80,10 +80,7 @@ class Advisor:
             for fact in facts
             for verdict in recommend(fact, judged, advice_settings(settings, fact.route), now_ns)
         )
-        return Advice(
-            {key: self._comparisons[key].encode() for key in changed},
-            _keep_decided(store, verdicts, experiments),
-        )
+        return _keep_decided(store, verdicts, experiments)
 
     def settle(self, store: Store, now_ns: int) -> WatchCommit | None:
         """What ends by itself now: the experiment, its recommendation and the policy in one commit; None mostly.

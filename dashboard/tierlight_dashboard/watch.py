@@ -1,8 +1,9 @@
 """The watch: reads what arrived since it last looked, moves the tests on, opens and resolves alerts.
 
 One tick reads the store's evidence from the stored watermark in bounded batches; each batch's states,
-watermarks, alerts and recommendations are stored in one transaction. So a kill between two batches, a replay
-or another cutting of the same calls changes nothing, and the work of a tick grows with the new calls only.
+watermarks and alerts are stored in one transaction, and at the tick's end the verdicts on all routes. So a
+kill between two batches, a replay or another cutting of the same calls changes nothing, and the work of a
+tick grows with the new calls only.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Watch:
         self._streams: dict[StreamKey, Stream] = {}
         self._watermarks: dict[str, int] = {}
         self._advisor: Advisor | None = None
+        self._is_judged = False
         self._prices = FrozenPrices()
         self._budget_day: int | None = None
         self._coverage: dict[str, RouteCoverage] = {}
@@ -83,6 +85,7 @@ class Watch:
                     calls = self._store.call_evidence(self._watermarks.get("calls", 0), BATCH)
                     scores = self._store.score_evidence(self._watermarks.get("scores", 0), BATCH)
                     if not calls and not scores:
+                        report = replace(report, recommendations=self._judge(now_ns))
                         self._settle(now_ns)
                         return report
                     if len(calls) == BATCH:
@@ -167,6 +170,7 @@ class Watch:
         self._streams = decode(states)
         self._watermarks = dict(self._store.watermarks())
         self._advisor = Advisor(self._book, states) if self._book else None
+        self._is_judged = False
         self._prices = FrozenPrices.decode(states.get(PRICES_KEY, b""))
         self._coverage = {
             key.removeprefix(COVERAGE_PREFIX): RouteCoverage.decode(state)
@@ -238,16 +242,14 @@ class Watch:
         states |= {COVERAGE_PREFIX + route: young.encode() for route, young in coverage.items()}
         if prices != self._prices:
             states[PRICES_KEY] = prices.encode()
-        advice = self._advisor.advise(self._store, calls, scores, now_ns) if self._advisor else None
-        if advice is not None:
-            states |= advice.states
-        recommendations = advice.recommendations if advice else ()
+        if self._advisor is not None:
+            states |= self._advisor.feed(self._store, calls, scores, now_ns)
+        self._is_judged = False
         stored = self._store.commit_watch(
             WatchCommit(
                 states,
                 watermarks,
                 (*book.changed.values(), *told),
-                recommendations,
                 forget_states=tuple(forget),
             )
         )
@@ -261,8 +263,17 @@ class Watch:
             tuple(by_key[key] for key in book.opened) + stored[len(book.changed) :],
             tuple(by_key[key] for key in book.worsened if key not in book.opened),
             tuple(by_key[key] for key in book.resolved),
-            recommendations,
         )
+
+    def _judge(self, now_ns: int) -> tuple[Recommendation, ...]:
+        """The verdicts on all routes, once for all the batches of a tick and once after a start."""
+        if self._advisor is None or self._is_judged:
+            return ()
+        recommendations = self._advisor.advise(self._store, now_ns)
+        if recommendations:
+            self._store.commit_watch(WatchCommit({}, {}, recommendations=recommendations))
+        self._is_judged = True
+        return recommendations
 
     def _settle(self, now_ns: int) -> None:
         """End the experiments that end by themselves, each with its revision of the policy in one transaction."""
