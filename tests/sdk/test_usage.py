@@ -326,7 +326,9 @@ def test_a_refusal_in_words_is_told_from_a_stop() -> None:
                 "candidates": [
                     {
                         "finishReason": "STOP",
-                        "content": {"parts": [{"functionCall": {"name": "g"}}, {"functionCall": {"name": "f"}}]},
+                        "content": {
+                            "parts": [{"functionCall": {"name": "g"}}, {"functionCall": {"name": "f"}}]
+                        },
                     }
                 ]
             },
