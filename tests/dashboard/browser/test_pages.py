@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
@@ -48,7 +49,8 @@ def test_page_is_accessible_in_both_schemes_and_fits_every_width(viewer: Watched
     viewer.open(path)
     page.wait_for_timeout(60)
     assert page.evaluate("window.__cls") < 0.02
-    for scheme, rules in (("light", RULES), ("dark", COLOURS)):  # only the colours differ between the two
+    schemes: tuple[tuple[Literal["light", "dark"], Any], ...] = (("light", RULES), ("dark", COLOURS))
+    for scheme, rules in schemes:  # only the colours differ between the two
         page.emulate_media(color_scheme=scheme)
         result = Axe().run(page, options=rules)
         assert result.violations_count == 0, result.generate_report()
