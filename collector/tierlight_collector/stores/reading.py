@@ -105,7 +105,7 @@ def page_of_calls(
     if where.text:
         seqs = list(_seqs_by_id(connection, where.text))
         conditions.append(f"c.seq IN ({', '.join(map(str, seqs))})")
-    query = _Query(conditions, values, order, descending, after, limit + 1)
+    query = _Query(conditions, values, order, descending, after, limit + 1, bool(where.text))
     if where.text or order != "time" or len(kinds) > MAX_LANES:
         rows = query.walk(connection, kinds)
     elif len(kinds) == len(dictionary.kinds(connection)):
@@ -136,6 +136,7 @@ class _Query:
         descending: bool,
         after: Cursor | None,
         limit: int,
+        is_searched: bool,
     ) -> None:
         column = _ORDER_BY[order]
         direction, compare = ("DESC", "<") if descending else ("ASC", ">")
@@ -151,10 +152,13 @@ class _Query:
         nulls = "" if order == "time" else " NULLS LAST"
         self._order = f" ORDER BY {column} {direction}{nulls}, c.seq {direction} LIMIT {limit:d}"
         self._descending = descending
+        self._by_kind = order != "time" and not is_searched
         self.sort_at = callrows.COLUMNS.index(column[2:])
 
     def walk(self, connection: sqlite3.Connection, kinds: Sequence[int] | None) -> list[Any]:
-        chosen = "" if kinds is None else f" AND +c.kind_id IN ({', '.join(map(str, kinds))})"
+        """All calls that fit, sorted; those of few kinds are found by the index on (kind, start)."""
+        by_index = "" if kinds is not None and len(kinds) <= MAX_LANES and self._by_kind else "+"
+        chosen = "" if kinds is None else f" AND {by_index}c.kind_id IN ({', '.join(map(str, kinds))})"
         return connection.execute(
             f"{callrows.SELECT} WHERE {self._where}{chosen}{self._order}", self._values
         ).fetchall()
