@@ -302,6 +302,13 @@ def read_cells(
     """Add the kept rollups of buckets [first, end) to their cells; None = all series."""
     width = HOUR_NS if tier == "hour" else DAY_NS
     ids = sorted(dictionary.series(connection) if series_ids is None else series_ids)
+    if _is_one_cell_each(ids, first, end, width, bucket):
+        try:
+            _read_added(connection, dictionary, tier, first, end, ids, cells, bucket)
+            return
+        except sqlite3.OperationalError as error:  # absurd counts: added below, where integers are unbounded
+            if "integer overflow" not in str(error):
+                raise
     names = ", ".join(("series_id", "bucket", *SUMS, "latency", "ttft", "error_classes", "finish_reasons"))
     query = f"SELECT {names} FROM rollup_{tier} WHERE series_id = ? AND bucket >= ? AND bucket < ?"
     for series_id in ids:
@@ -337,6 +344,58 @@ def read_cells(
             where = bucket(series_id, number * width)
             if where is not None:
                 _add_score(cells[where].scores, signals[signal_id], ScoreSums(n, total, squares))
+
+
+def _is_one_cell_each(ids: Sequence[int], first: int, end: int, width: int, bucket: Bucket) -> bool:
+    """Whether all of a series' buckets in [first, end) belong to one cell: labels only ever rise with time."""
+    meant = next(((one, where) for one in ids if (where := bucket(one, first * width)) is not None), None)
+    return end - first > 1 and meant is not None and bucket(meant[0], (end - 1) * width) == meant[1]
+
+
+def _read_added(
+    connection: sqlite3.Connection,
+    dictionary: Dictionary,
+    tier: str,
+    first: int,
+    end: int,
+    ids: Sequence[int],
+    cells: Cells,
+    bucket: Bucket,
+) -> None:
+    """`read_cells` where each series has one cell: SQLite adds, a tenth of the time that adding here takes."""
+    width = HOUR_NS if tier == "hour" else DAY_NS
+    places = {series_id: bucket(series_id, first * width) for series_id in ids}
+    within = "series_id = ? AND bucket >= ? AND bucket < ?"
+    added = ", ".join(f"sum({name})" for name in SUMS)
+    query = f"SELECT {added} FROM rollup_{tier} WHERE {within} HAVING count(*) > 0"
+    # All sums are asked for before any cell is touched: an overflow leaves the cells as they were.
+    found = [
+        (series_id, row)
+        for series_id, where in places.items()
+        if where is not None
+        for row in connection.execute(query, (series_id, first, end))
+    ]
+    details = f"SELECT latency, ttft, error_classes, finish_reasons FROM rollup_{tier} WHERE {within}"
+    scores = (
+        f"SELECT signal_id, sum(n), sum(sum), sum(sumsq) FROM rollup_score_{tier} WHERE {within} GROUP BY 1"
+    )
+    signals = dictionary.signals(connection)
+    for series_id, row in found:
+        where = places[series_id]
+        cell = cells.get(where)
+        if cell is None:
+            cell = cells[where] = Cell()
+        for name, value in zip(SUMS, row, strict=True):
+            cell.sums[name] += value
+        for latency, ttft, classes, finishes in connection.execute(details, (series_id, first, end)):
+            cell.latency.append(latency)
+            cell.ttft.append(ttft)
+            for text, counts in ((classes, cell.error_classes), (finishes, cell.finish_reasons)):
+                if text:
+                    for word, n in orjson.loads(text).items():
+                        _count(counts, word, n)
+        for signal_id, n, total, squares in connection.execute(scores, (series_id, first, end)):
+            _add_score(cell.scores, signals[signal_id], ScoreSums(n, total, squares))
 
 
 # ---- a range --------------------------------------------------------------------------------------------
