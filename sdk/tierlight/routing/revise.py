@@ -88,6 +88,7 @@ def moved(toml: str, route: str, *, control: str, candidate: str) -> str:
     return _valid("".join(kept))
 
 
+_DATE = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
 _HEAD = re.compile(r"^\s*(\[[^\[\]]+\])\s*(#.*)?$")
 
 
@@ -106,8 +107,12 @@ def _blocks(toml: str) -> Iterator[tuple[str, str]]:
 
 def _target_for(policy: Policy, model: str) -> str:
     bare = model.rpartition("/")[2]
+    undated = _DATE.sub("", bare)  # answers name the dated version of the model that was asked
     found: list[Target] = [
-        one for one in policy.targets.values() if one.model in (model, bare) or one.name == model
+        one
+        for names in ((model, bare), (undated,))
+        for one in policy.targets.values()
+        if one.model in names or one.name == model
     ]
     if not found:
         raise PolicyError(f"target: the policy has none for the model {model!r}; add one before it is tried")
