@@ -40,7 +40,7 @@ class Costing:
     def fill(self, call: CallRecord) -> None:
         """The same in place, for a call that was just made and that nobody else has seen.
 
-        Measured: `replace` of a record with 75 fields costs more than reading the span did.
+        A copy of a record with 75 fields for each call is what it saves on the way in.
         """
         set_field = object.__setattr__
         for name, value in self.costs(call).items():
