@@ -14,12 +14,26 @@ from tierlight._backlog import Backlog
 from tierlight._encode import Signal, items_of, reframed
 from tierlight._record import ExportSettings
 from tierlight._spool import request_size
-from tierlight._transport import Answer, Transport, open_transport
+from tierlight._transport import Answer, Transport
+from tierlight._transport_http import HttpTransport
 
 log = logging.getLogger("tierlight")
 
 _STEPS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)  # from the third failure in a row on the circuit is open
 _MAX_WAIT_S = 300.0
+
+
+def open_transport(settings: ExportSettings) -> Transport:
+    """The transport that `settings.protocol` names. gRPC is loaded only when asked for.
+
+    Raises:
+        ConfigurationError: the endpoint is no http(s) URL, or the certificate cannot be read.
+    """
+    if settings.protocol == "grpc":
+        from tierlight._transport_grpc import GrpcTransport
+
+        return GrpcTransport(settings)
+    return HttpTransport(settings)
 
 
 @dataclass(slots=True)

@@ -14,9 +14,10 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from tierlight._delivery import open_transport
 from tierlight._encode import Encoder
 from tierlight._record import ExportSettings, FinishedCall, FinishedScore
-from tierlight._transport import Transport, open_transport
+from tierlight._transport import Transport
 from tierlight.errors import ConfigurationError
 
 Respond = Callable[[Any], trace_service_pb2.ExportTraceServiceResponse]
