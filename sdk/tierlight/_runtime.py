@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._content import ContentSettings
 from ._identity import RandomIds, SystemClock
-from ._record import Clock, Ids, Sink
+from ._record import Clock, FinishedCall, Ids, Sink
 
 if TYPE_CHECKING:
-    from ._joined import JoinedSpans
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
+
+
+class ApplicationSpans(Protocol):
+    """The tracer provider of the application, where `configure(provider=...)` joined it."""
+
+    def is_recorded_outside(self) -> bool:
+        """Whether an instrumentation around us records this very call."""
+
+    def start(self, call: Any) -> None:
+        """Begin the span of a `Call`."""
+
+    def finish(self, record: FinishedCall, span: Span | None, context: Context | None) -> None:
+        """End the span with what the record says."""
 
 
 @dataclass(slots=True)
@@ -33,7 +47,7 @@ class Runtime:
     sample: Callable[[int], bool] | None = None
     follows_parent: bool = True
     content: ContentSettings = field(default_factory=ContentSettings)
-    joined: JoinedSpans | None = None
+    joined: ApplicationSpans | None = None
     open_join_keys: frozenset[str] = frozenset()
     join_salt: bytes = b""
     chance: Callable[[], float] = field(default_factory=lambda: Random().random)
