@@ -21,6 +21,7 @@ from ._runtime import Runtime, active
 from ._spec import Attributes, Request
 from ._stream import Passing
 from .errors import ConfigurationError
+from .hosts import provider_at
 
 C = TypeVar("C")
 
@@ -50,28 +51,6 @@ _METHODS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
 # Methods that return a manager: the request is sent when it is entered.
 _MANAGERS: Final = ("chat.completions", "beta.chat.completions", "responses", "messages", "beta.messages")
 
-# Ends of host names, and the provider that answers there.
-_HOSTS: Final = (
-    ("api.openai.com", "openai"),
-    ("api.anthropic.com", "anthropic"),
-    ("openai.azure.com", "azure.ai.openai"),
-    ("services.ai.azure.com", "azure.ai.inference"),
-    ("generativelanguage.googleapis.com", "gcp.gemini"),
-    ("aiplatform.googleapis.com", "gcp.vertex_ai"),
-    ("api.groq.com", "groq"),
-    ("api.deepseek.com", "deepseek"),
-    ("openrouter.ai", "openrouter"),
-    ("api.x.ai", "x_ai"),
-    ("api.mistral.ai", "mistral_ai"),
-    ("api.cohere.com", "cohere"),
-    ("api.cohere.ai", "cohere"),
-    ("api.perplexity.ai", "perplexity"),
-    ("api.moonshot.ai", "moonshot_ai"),
-    ("api.moonshot.cn", "moonshot_ai"),
-    ("api.together.xyz", "together_ai"),
-    ("api.fireworks.ai", "fireworks"),
-    ("amazonaws.com", "aws.bedrock"),
-)
 _PACKAGES: Final = {"openai": "openai", "anthropic": "anthropic", "google": "gcp.gemini", "groq": "groq"}
 
 _SETTINGS: Final = (
@@ -136,9 +115,7 @@ def _endpoint_of(client: object) -> tuple[str, Attributes]:
     if not colon or not port.isdigit():
         host, port = authority, ""
     host = host.lower()
-    provider = next((word for end, word in _HOSTS if host == end or host.endswith(f".{end}")), "")
-    if not provider and port == "11434":
-        provider = "ollama"
+    provider = provider_at(authority)
     if not provider:
         names = {base.__module__.partition(".")[0] for base in type(client).__mro__}
         provider = next((word for package, word in _PACKAGES.items() if package in names), "")
