@@ -20,6 +20,7 @@ from tierlight_collector.errors import CollectorError
 from tierlight_collector.guard import ASGIApp, Guard
 from tierlight_collector.stores.protocol import Store
 
+from .policyapi import policy_router
 from .views import (
     alerts,
     call,
@@ -30,6 +31,7 @@ from .views import (
     models,
     overview,
     report,
+    revisions,
     route,
     routes,
     search,
@@ -44,7 +46,7 @@ MAX_FORM_BYTES = 1 << 20
 ROUTERS = tuple(
     page.router
     for page in (
-        overview, routes, route, calls, call, alerts, experiments, simulate, models, live, welcome, settingspage, docs, search, report,
+        overview, routes, route, calls, call, alerts, experiments, revisions, simulate, models, live, welcome, settingspage, docs, search, report,
     )
 )  # fmt: skip
 
@@ -78,6 +80,7 @@ def create_inner(store: Store, settings: DashboardSettings) -> FastAPI:
             store, counters=settings.ingest_counters, limits=settings.ingest_limits, clock_ns=settings.clock
         )
     )
+    app.include_router(policy_router(store, settings.clock))
     app.include_router(forward_router(settings.forwarder))
     _serve_static(app, site)
     _answer_errors(app, site)

@@ -37,6 +37,7 @@ class Browser:
         *,
         headers: Mapping[str, str] | None = None,
         data: Mapping[str, str] | None = None,
+        content: str | None = None,
         follow: bool = False,
     ) -> httpx.Response:
         async def send() -> httpx.Response:
@@ -44,7 +45,7 @@ class Browser:
             async with httpx.AsyncClient(
                 transport=transport, base_url=ORIGIN, cookies=self.cookies, follow_redirects=follow
             ) as client:
-                answer = await client.request(method, path, headers=headers, data=data)
+                answer = await client.request(method, path, headers=headers, data=data, content=content)
                 self.cookies = dict(client.cookies.items())
                 return answer
 

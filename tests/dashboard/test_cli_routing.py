@@ -70,6 +70,38 @@ def test_diff_compares_files_and_what_is_approved(policy: Path, tmp_path: Path) 
     assert "sets no address" in run("policy", "approve", keyed, "--store", store, "--by", "anna").stderr
 
 
+def test_a_revision_is_undone_and_the_one_before_is_served_again(policy: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'calls.db'}"
+    assert "nothing to undo" in run("policy", "undo", "--store", store).stderr
+    run("policy", "approve", policy, "--store", store)
+    assert "is the first" in run("policy", "undo", "--store", store).stderr
+    other = tmp_path / "other.toml"
+    other.write_text(policy.read_text() + '[route.reply]\ntarget = "nano"\n')
+    run("policy", "approve", other, "--store", store)
+    undone = run("policy", "undo", "2", "--store", store, "--by", "anna")
+    assert "revision 3 is approved: undo revision 2" in undone.stdout
+    assert "The same policy" in run("policy", "diff", "approved", policy, "--store", store).stdout
+    assert run("policy", "undo", "9", "--store", store).exit_code == 2
+
+
+def test_a_running_server_approves_and_undoes_for_the_command_line(policy: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'calls.db'}"
+    other = tmp_path / "other.toml"
+    other.write_text(policy.read_text() + '[route.reply]\ntarget = "nano"\n')
+    with serving_in_thread(ServeSettings(store=store, http_port=0, grpc_port=None, port=0)) as running:
+        server = ("--server", running.dashboard_url)
+        assert "revision 1" in run("policy", "approve", policy, "--store", store, *server).stdout
+        assert (
+            "revision 2" in run("policy", "approve", other, "--store", store, *server, "--by", "ben").stdout
+        )
+        assert "undo revision 2" in run("policy", "undo", "--store", store, *server).stdout
+        assert "is the first" in run("policy", "undo", "1", "--store", store, *server).stderr
+        assert running.store.policies()[0].toml == policy.read_text()
+        nobody = run("policy", "approve", policy, "--store", store, "--server", "http://127.0.0.1:9")
+        assert nobody.exit_code == 2
+        assert "another process holds the store" in nobody.stderr
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Calls of one explored route: the small model fails at a fifth of the prompts."""

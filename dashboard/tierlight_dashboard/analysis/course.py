@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from tierlight.routing.policy import Policy
 from tierlight.routing.revise import begun, ended, moved
 from tierlight_collector.decisions import Alert, Experiment
 
@@ -114,6 +115,33 @@ def revised(toml: str, experiment: Experiment) -> str:
     if experiment.state == "kept":
         return moved(plain, experiment.route, control=control, candidate=candidate)
     return plain
+
+
+def followed(experiment: Experiment, before: Policy | None, after: Policy, now_ns: int) -> Experiment:
+    """The experiment as a person's change of the policy leaves it: what the policy no longer says is stopped.
+
+    An experiment of which neither policy says anything stays as it is: its calls are routed elsewhere.
+    """
+    was, now = None if before is None else _said_of(before, experiment), _said_of(after, experiment)
+    if was == now:
+        return experiment
+    if now == "shipped":
+        return replace(experiment, state="shipped", shipped_ns=now_ns, ended_ns=None)
+    if now == "running":
+        return replace(experiment, state="running", shipped_ns=None, ended_ns=None)
+    return (
+        replace(experiment, state="stopped", ended_ns=now_ns) if experiment.state in _ACTIVE else experiment
+    )
+
+
+_ACTIVE: Final = ("running", "shipped")
+
+
+def _said_of(policy: Policy, experiment: Experiment) -> Literal["running", "shipped"] | None:
+    if hold_out_name(experiment) in policy.experiments:
+        return "shipped"
+    names = policy.shadows if experiment.kind == "shadow" else policy.experiments
+    return "running" if experiment.id in names else None
 
 
 def _belongs(comparison: Comparison, experiment: Experiment) -> bool:

@@ -1,24 +1,47 @@
-"""`tierlight policy check | diff | approve`: a policy before it is in use."""
+"""`tierlight policy check | diff | approve | undo`: a policy before it is in use, and taken back."""
 
 from __future__ import annotations
 
+import getpass
+import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 
 from tierlight.errors import PolicyError
 from tierlight.routing.check import check_prices, difference, warnings
+from tierlight_collector.decisions import PolicyRevision
+from tierlight_collector.errors import CollectorError, StoreLocked
+from tierlight_collector.stores import KEEP_ALL, open_store
+from tierlight_collector.stores.protocol import Store
+from tierlight_dashboard import policybook
+from tierlight_dashboard.policyapi import PATH
 
+from .delivery import SERVER, TIMEOUT_S, ServerOption
 from .loading import book_of, policy_of, served_policy
-from .options import PricesOption, StoreOption, fail, reading, writing
+from .options import PricesOption, StoreOption, fail, reading
 from .output import Format, emit
 
 FileArgument = Annotated[Path, typer.Argument(help="The policy, a TOML file.")]
 
-policy_app = typer.Typer(help="Routing policies: check, compare and approve them.", no_args_is_help=True)
+
+def _me() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return "cli"
+
+
+ByOption = Annotated[str, typer.Option("--by", help="Who decides it.", default_factory=_me)]
+
+policy_app = typer.Typer(
+    help="Routing policies: check, compare, approve and undo them.", no_args_is_help=True
+)
 
 
 @policy_app.command()
@@ -93,17 +116,102 @@ def diff(
 def approve(
     file: FileArgument,
     store: StoreOption,
-    by: Annotated[str, typer.Option("--by", help="Who approves it.")],
+    by: ByOption,
     note: Annotated[str, typer.Option("--note", help="Why.")] = "",
     prices: PricesOption = None,
+    server: ServerOption = SERVER,
 ) -> None:
-    """Store a policy as the one that collectors serve to routers. It must fit what a served policy may say."""
+    """Store a policy as the one that collectors serve to routers. It must fit what a served policy may say.
+
+    While a server holds the store, the server is asked to do it.
+    """
     toml = file.read_bytes() if file.is_file() else b""
     policy = served_policy(toml, str(file))
     try:
         check_prices(policy, book_of(prices), datetime.now(UTC))
     except PolicyError as error:
         raise fail(str(error)) from error
-    with writing(store) as opened:
-        revision = opened.add_policy(toml.decode(), policy.version, by, note)
-    typer.echo(f"revision {revision.revision} is approved: version {policy.version}")
+    text = toml.decode()
+    revision, version, _ = _decided(
+        store,
+        server,
+        lambda opened: policybook.approve(opened, text, by, note, time.time_ns()),
+        lambda: httpx.post(
+            _address(server),
+            params={"by": by, "note": note},
+            content=toml,
+            headers=_headers(),
+            timeout=TIMEOUT_S,
+        ),
+    )
+    typer.echo(f"revision {revision} is approved: version {version}")
+
+
+@policy_app.command()
+def undo(
+    store: StoreOption,
+    by: ByOption,
+    revision: Annotated[
+        int | None, typer.Argument(help="What to take back; without it the newest revision.", min=1)
+    ] = None,
+    server: ServerOption = SERVER,
+) -> None:
+    """Take back what one revision changed, by writing another; later changes elsewhere in the policy stay.
+
+    Experiments that the policy then no longer holds are stopped, those that it holds again go on.
+    """
+    params = {"by": by} | ({} if revision is None else {"revision": str(revision)})
+    added, version, done = _decided(
+        store,
+        server,
+        lambda opened: policybook.undo(opened, revision, by, time.time_ns()),
+        lambda: httpx.post(_address(server) + "/undo", params=params, headers=_headers(), timeout=TIMEOUT_S),
+    )
+    typer.echo(f"revision {added} is approved: {done}, version {version}")
+
+
+def _decided(
+    store: str,
+    server: str,
+    write: Callable[[Store], PolicyRevision],
+    ask: Callable[[], httpx.Response],
+) -> tuple[int, str, str]:
+    """Number, version and note of the revision, written in the store or by the server that holds it."""
+    try:
+        opened = open_store(store, retention=KEEP_ALL)
+    except StoreLocked:
+        return _asked(server, ask)
+    except (CollectorError, ValueError) as error:
+        raise fail(str(error)) from error
+    try:
+        added = write(opened)
+    except (CollectorError, PolicyError) as error:
+        raise fail(str(error)) from error
+    finally:
+        opened.close()
+    return added.revision, added.version, added.note
+
+
+def _asked(server: str, ask: Callable[[], httpx.Response]) -> tuple[int, str, str]:
+    try:
+        answer = ask()
+        document = answer.json()
+        if answer.is_success:
+            return int(document["revision"]), str(document["version"]), str(document["note"])
+        problem = f"{server}: {document.get('error') or document}"
+    except (httpx.HTTPError, ValueError, KeyError, AttributeError) as error:
+        problem = (
+            f"another process holds the store, and no tierlight server answers at {server} ({type(error).__name__}): "
+            "name its dashboard by --server, or stop that process"
+        )
+        raise fail(problem) from error
+    raise fail(problem)
+
+
+def _address(server: str) -> str:
+    return server.rstrip("/") + PATH
+
+
+def _headers() -> dict[str, str]:
+    token = os.environ.get("TIERLIGHT_TOKEN", "")
+    return {"Authorization": f"Bearer {token}"} if token else {}

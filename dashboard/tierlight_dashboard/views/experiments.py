@@ -16,7 +16,7 @@ from tierlight_collector.decisions import Experiment, Recommendation, Recommenda
 from tierlight_collector.records import Rollup
 
 from ..analysis.verdict import Quality, quality_of
-from .revisions import follow
+from .revisions import SHOWN, Row, follow, rows
 from .routetable import rate
 from .site import WHO, Site
 from .urlstate import State
@@ -29,6 +29,7 @@ DONE: Final = {
     "unship": "Taken back.",
     "dismiss": "Dismissed.",
     "restore": "Brought back.",
+    "undone": "The revision is undone by a new one, which routers fetch within half a minute. Experiments follow the policy.",
 }
 UNDO: Final = {"stop": "resume", "start": "stop", "ship": "unship", "dismiss": "restore"}
 SHARE: Final = {"ab": 0.5, "shadow": 0.05}
@@ -76,6 +77,11 @@ class Experiments:
 
     def of(self, experiment: Experiment) -> Recommendation | None:
         return self.advice.get(experiment.recommendation_id or 0)
+
+    @cached_property
+    def revisions(self) -> list[Row]:
+        """The newest revisions of the approved policy; one more is read, to compare the last with."""
+        return rows(self.site.store.policies(limit=SHOWN + 1))
 
     @cached_property
     def done(self) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -188,6 +188,35 @@ def difference(before: Policy, after: Policy) -> list[Difference]:
             marks = is_choice and names[1] in lowered
             found.append(Difference(".".join(names), old.get(key), new.get(key), marks))
     return found
+
+
+def summary(before: Policy, after: Policy) -> list[str]:
+    """What differs in a line for each table: which is new, which is gone, which keys have another value."""
+    said = []
+    for word in ("targets", "routes", "experiments", "shadows"):
+        old, new = getattr(before, word), getattr(after, word)
+        for name in sorted(old.keys() | new.keys()):
+            if name not in old or name not in new:
+                said.append(f"{word[:-1]} {name} {'added' if name in new else 'removed'}")
+            elif old[name] != new[name]:
+                said.append(f"{word[:-1]} {name}: {_changed(old[name], new[name])}")
+    said += [
+        f"{word}: {_changed(getattr(before, word), getattr(after, word))}"
+        for word in ("defaults", "breaker")
+        if getattr(before, word) != getattr(after, word)
+    ]
+    if before.currency != after.currency:
+        said.append(f"currency {before.currency} → {after.currency}")
+    return said
+
+
+def _changed(old: Any, new: Any) -> str:
+    pairs = ((one.name, getattr(old, one.name), getattr(new, one.name)) for one in fields(old))
+    return ", ".join(
+        f"{name} {was} → {now}" if isinstance(now, str | int | float | None) else f"{name} changed"
+        for name, was, now in pairs
+        if was != now
+    )
 
 
 def _rank(policy: Policy, name: str) -> int:

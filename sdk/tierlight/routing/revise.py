@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from typing import Literal
 
 from ..errors import PolicyError
@@ -86,6 +87,28 @@ def moved(toml: str, route: str, *, control: str, candidate: str) -> str:
             f"route.{route}: expected target = {json.dumps(usual)} there to change it; write {json.dumps(tried)} yourself"
         )
     return _valid("".join(kept))
+
+
+def undone(newest: str, revision: str, before: str) -> str:
+    """The newest text without what one revision changed in the text before it; later changes elsewhere stay.
+
+    Raises:
+        PolicyError: later revisions changed the same lines, or what is left would not be valid.
+    """
+    base, now = revision.splitlines(keepends=True), newest.splitlines(keepends=True)
+    old = before.splitlines(keepends=True)
+    kept = SequenceMatcher(None, base, now, autojunk=False).get_matching_blocks()
+    changes = SequenceMatcher(None, base, old, autojunk=False).get_opcodes()
+    for word, start, end, old_start, old_end in reversed(changes):
+        if word == "equal":
+            continue
+        place = next((b.b - b.a for b in kept if b.a <= start and end <= b.a + b.size and b.size), None)
+        if place is None:
+            raise PolicyError(
+                "later revisions changed the same lines: undo those first, newest first, or approve a policy in its place"
+            )
+        now[start + place : end + place] = old[old_start:old_end]
+    return _valid("".join(now))
 
 
 _DATE = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")

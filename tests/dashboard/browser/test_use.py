@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from dashboard import seed
-from dashboard.browser.conftest import Watched
+from dashboard.browser.conftest import Watched, watched
 
 pytestmark = pytest.mark.browser
 
@@ -80,6 +81,31 @@ def test_a_move_is_approved_and_undone(tab: Watched) -> None:
     expect(page.locator(".banner.good")).to_contain_text("Approved.")
     page.click("button:has-text('Undo')")
     expect(page.locator("button:has-text('Approve')")).to_be_visible()
+
+
+def test_a_revision_of_the_policy_is_undone_also_without_script(chromium: Browser, served: str) -> None:
+    policy = (
+        'schema = 1\n[target.a]\nprovider = "openai"\nmodel = "gpt-5"\nfallback = ["b"]\n'
+        '[target.b]\nprovider = "anthropic"\nmodel = "claude-haiku-4-5"\nfallback = ["a"]\n'
+        '[route.probe]\ntarget = "a"\n'
+    )
+    for toml in (policy, policy.replace('target = "a"', 'target = "b"')):
+        approved = httpx.post(f"{served}/api/v1/policy?by=ben", content=toml, trust_env=False)
+        assert approved.status_code == 200, approved.text
+    number = approved.json()["revision"]
+    for scripts in (True, False):
+        context, tab = watched(chromium, served, java_script_enabled=scripts)
+        page = tab.open("/experiments")
+        page.click(f"button[aria-label='Undo revision {number}']")
+        expect(page.locator(".banner.good")).to_contain_text("undone by a new one")
+        number += 1
+        first = page.locator("section[aria-labelledby=p-h] tbody tr").first
+        expect(first).to_contain_text(f"undo revision {number - 1}")
+        expect(first).to_contain_text("route probe: candidates changed, default")
+        if scripts:
+            tab.check()
+        context.close()
+    assert httpx.get(f"{served}/api/v1/policy", trust_env=False).text.count('target = "b"') == 1
 
 
 def test_calls_arrive_and_can_be_held(tab: Watched) -> None:

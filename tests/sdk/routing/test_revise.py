@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sdk.routing.fakes import POLICY
 from tierlight.errors import PolicyError
 from tierlight.routing.policy import Arm, Policy
-from tierlight.routing.revise import begun, ended
+from tierlight.routing.revise import begun, ended, undone
 
 COMMENTED = POLICY + "# the end, with a thought\n"
 
@@ -53,3 +55,43 @@ def test_a_second_experiment_on_a_route_is_refused() -> None:
     toml = begun(POLICY, "a", "intent", kind="ab", control="gpt-5-nano", candidate="gpt-5", share=0.1)
     with pytest.raises(PolicyError, match="is already in experiment 'a'"):
         begun(toml, "b", "intent", kind="ab", control="gpt-5-nano", candidate="gpt-5", share=0.1)
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["begin", "end"]), st.integers(0, 2)), min_size=1, max_size=6)
+
+
+def changed(toml: str, step: tuple[str, int]) -> str:
+    word, n = step
+    if word == "end":
+        return ended(toml, f"s{n}")
+    if f"s{n}" in Policy.from_toml(toml).shadows:
+        return toml
+    return begun(
+        toml, f"s{n}", "intent", kind="shadow", control="gpt-5-nano", candidate="gpt-5", share=0.1 + n / 10
+    )
+
+
+@given(STEPS)
+def test_undoing_the_newest_revision_gives_the_text_before_it(steps: list[tuple[str, int]]) -> None:
+    before = newest = POLICY
+    for step in steps:
+        before, newest = newest, changed(newest, step)
+    assert undone(newest, newest, before) == before
+
+
+@given(st.permutations([0, 1, 2]), st.integers(0, 2))
+def test_undoing_an_older_revision_leaves_what_came_after(order: list[int], which: int) -> None:
+    history = [POLICY]
+    for n in order:
+        history.append(changed(history[-1], ("begin", n)))
+    served = Policy.from_toml(undone(history[-1], history[which + 1], history[which]))
+    assert set(served.shadows) == {f"s{n}" for n in order if n != order[which]}
+    assert served.routes == Policy.from_toml(POLICY).routes
+
+
+def test_an_undo_of_lines_that_were_changed_again_is_refused() -> None:
+    second = POLICY.replace('target = "nano"', 'target = "lite"')
+    third = POLICY.replace('target = "nano"', 'target = "gpt5"')
+    with pytest.raises(PolicyError, match="changed the same lines"):
+        undone(third, second, POLICY)
+    assert undone("# new\n" + second, second, POLICY) == "# new\n" + POLICY
