@@ -33,6 +33,7 @@ BLOCKED_WAIT_S: Final = 300.0
 IDLE_S: Final = 0.5
 STORE_WAIT_S: Final = 1.0
 TRIM_EVERY_S: Final = 30.0
+DRAIN_LOOK_S: Final = 0.05
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -135,10 +136,10 @@ class Forwarder:
         """Whether captured text must be kept in the outbox; else ingest strips it before it is written."""
         return any(target.content for target in self._targets.values())
 
-    async def run(self) -> None:
-        """Deliver until `stop`."""
+    async def run(self, *, forget_others: bool = True) -> None:
+        """Deliver until `stop`. Stored targets that are not ours any more are forgotten, with what waits for them."""
         stored = {state.name: state for state in await asyncio.to_thread(self._store.outbox_targets)}
-        for name in stored.keys() - self._targets.keys():
+        for name in stored.keys() - self._targets.keys() if forget_others else ():
             await asyncio.to_thread(self._store.remove_outbox_target, name)
         for name in self._targets:
             self._states[name] = stored.get(name, OutboxTarget(name, 0))
@@ -147,6 +148,41 @@ class Forwarder:
             for target in self._targets.values():
                 tasks.create_task(self._serve(target))
             tasks.create_task(self._trim())
+
+    async def drain(self, timeout_s: float) -> int:
+        """Deliver what waits, then stop; gives the number of spans that still wait when the time is over.
+
+        For a program of its own, in the place of `run`: other targets and what waits for them stay as they are.
+        Paused targets are sent to as well, and are paused again afterwards.
+        """
+        paused = [
+            target.name
+            for target in await asyncio.to_thread(self._store.outbox_targets)
+            if target.name in self._targets and target.state == "paused"
+        ]
+        serving = asyncio.create_task(self.run(forget_others=False))
+        deadline = time.monotonic() + timeout_s
+        try:
+            while len(self._states) < len(self._targets) and not serving.done():
+                await asyncio.sleep(DRAIN_LOOK_S)
+            for name in paused:
+                await self.resume(name)
+            while (left := await self._left()) and time.monotonic() < deadline and not serving.done():
+                await asyncio.sleep(DRAIN_LOOK_S)
+        finally:
+            self.stop()
+            await serving
+        for name in paused:
+            await self.pause(name)
+        return left
+
+    async def _left(self) -> int:
+        """Spans that wait for any of the targets; one that waits for two is counted twice."""
+        waiting = [
+            await asyncio.to_thread(self._store.outbox_waiting, state.next_seq)
+            for state in self._states.values()
+        ]
+        return sum(each.spans for each in waiting)
 
     def stop(self) -> None:
         """Finish the deliveries in flight; what waits stays in the outbox."""

@@ -8,6 +8,7 @@ import gc
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from .app import create_ingest_app
 from .costing import Costing
@@ -19,6 +20,8 @@ from .limits import IngestLimits
 from .payload import with_content, without_content
 from .server import listen, serve_http
 from .stores.protocol import Store
+
+INSTANCE_SETTING: Final = "collector.instance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ async def serve_collector(
     """Take OTLP inside the block; leaving it stops accepting, commits what is in flight and stops the forwarding.
 
     The store stays the caller's to close. Port 0 takes a free one; `grpc_port=None` serves HTTP alone. `names` are
-    further host names that clients reach it by. `instance_id` should stay the same over restarts where targets may
-    send back to us.
+    further host names that clients reach it by. `instance_id` names this collector in what it forwards; without one
+    the store keeps one, so that a request which comes back after a restart is still known.
 
     Raises:
         InsecureBind: others could reach `host`.
@@ -59,7 +62,7 @@ async def serve_collector(
         OSError: a port is taken.
     """
     check_bind(host, insecure=insecure)
-    instance = instance_id or secrets.token_hex(8)
+    instance = instance_id or await asyncio.to_thread(instance_of, store)
     listener = listen(host, http_port)
     bound_http = listener.getsockname()[1]
     async with contextlib.AsyncExitStack() as stack:
@@ -102,6 +105,16 @@ def collect_garbage_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 1_000)
+
+
+def instance_of(store: Store) -> str:
+    """The name that this store's collector has had since its first start."""
+    known = store.settings().get(INSTANCE_SETTING)
+    if known:
+        return known
+    name = secrets.token_hex(8)
+    store.set_setting(INSTANCE_SETTING, name, "tierlight")
+    return name
 
 
 async def _stopped(forwarder: Forwarder, sending: asyncio.Task[None]) -> None:

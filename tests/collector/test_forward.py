@@ -312,6 +312,21 @@ def test_two_collectors_that_forward_to_each_other_stop_after_one_round(tmp_path
         assert sent["x-tierlight-hop"] == "b,a"
 
 
+def test_a_request_that_comes_back_after_a_restart_goes_no_second_round(tmp_path: Path) -> None:
+    with fake_collector() as outside:
+        targets = [ForwardTarget("there", outside.url)]
+        with running_collector(tmp_path, targets=targets, grpc_port=None) as ours:
+            httpx.post(ours.url + "/v1/traces", content=request_json(span_json()), headers=JSON)
+            outside.wait_for_spans(1)
+        sent = {name.lower(): value for name, value in outside.requests[0][1].items()}
+        with running_collector(tmp_path, targets=targets, grpc_port=None) as ours:
+            back = {**JSON, "x-tierlight-hop": f"{sent['x-tierlight-hop']},b"}
+            httpx.post(ours.url + "/v1/traces", content=request_json(span_json()), headers=back)
+            httpx.post(ours.url + "/v1/traces", content=request_json(span_json()), headers=JSON)
+            outside.wait_for_spans(2)
+        assert len(outside.spans) == 2
+
+
 # ---- the payload --------------------------------------------------------------------------------------------
 
 SECRET = "the customer's own words"

@@ -13,11 +13,14 @@ from typer.testing import CliRunner, Result
 
 from collector.running import running_collector
 from collector.told import NOW_NS, SPANS, append, chat, span
+from e2e.doubles.fake_collector import fake_collector
 from tierlight._encode import Encoder
 from tierlight._record import FinishedCall
 from tierlight._spool import Spool
+from tierlight_collector.conformance import request_proto
 from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.normalise import normalise
+from tierlight_collector.payload import seal
 from tierlight_collector.records import HOUR_NS, Batch, Filters
 from tierlight_collector.stores import open_store
 from tierlight_collector.stores.protocol import OutboxTarget, Store
@@ -225,6 +228,44 @@ def test_forwarding_of_a_running_server_is_steered_through_it(run: Run, path: Pa
         assert "no target of that name: dead" in run("forward", "pause", "other", *there, status=2).output
         nobody = run("forward", "pause", "dead", "--server", "http://127.0.0.1:9", status=2)
         assert "name it by --server" in nobody.output
+
+
+def test_drain_delivers_what_a_stopped_server_left_and_says_what_could_not_go(run: Run, path: Path) -> None:
+    store = opened(path)
+    store.save_outbox_target(OutboxTarget("target-1", 0, state="paused"))
+    store.append(
+        Batch(spans=(normalise(span(1, 1), NOW_NS),), forward=seal((), request_proto(3).SerializeToString()))
+    )
+    store.close()
+    assert "name every endpoint by --forward" in run("forward", "drain", status=2).output
+    nobody = run("forward", "drain", "--forward", "http://127.0.0.1:9", "--timeout", 0.2, status=1)
+    assert "1 spans still wait" in nobody.output
+    with fake_collector() as target:
+        assert "nothing waits" in run("forward", "drain", "--forward", target.url).output
+        assert len(target.spans) == 3
+        assert run("forward", "drain", "--forward", target.url).exit_code == 0
+        assert len(target.spans) == 3
+    (row,) = json.loads(run("forward", "status", "--format", "json").output)
+    assert (row["state"], row["waiting_requests"], row["sent"]) == ("paused", 0, 3)
+
+
+def test_drain_asks_a_running_server_to_try_blocked_targets_again(run: Run, path: Path) -> None:
+    with fake_collector("401") as target:
+        settings = ServeSettings(
+            f"sqlite:///{path}", http_port=0, grpc_port=None, port=0, watch_every_s=0,
+            targets=(ForwardTarget("there", target.url),),
+        )  # fmt: skip
+        with serving_in_thread(settings) as server:
+            body = request_proto(2)
+            body.resource_spans[0].scope_spans[0].spans[0].start_time_unix_nano = NOW_NS
+            there = ("--server", server.dashboard_url, "--timeout", 5)
+            server.store.append(
+                Batch(spans=(normalise(span(1, 1), NOW_NS),), forward=seal((), body.SerializeToString()))
+            )
+            assert "1 spans still wait" in run("forward", "drain", *there[:3], 0.5, status=1).output
+            target.mode = "ok"
+            assert "nothing waits" in run("forward", "drain", *there).output
+        assert len(target.spans) == 2
 
 
 def spooled(folder: Path, *numbers: int) -> None:

@@ -1,8 +1,11 @@
-"""`tierlight forward status | pause | resume | skip` and `tierlight spool import`: what waits to be sent."""
+"""`tierlight forward status | pause | resume | skip | drain` and `tierlight spool import`: what waits to be sent."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +18,21 @@ from tierlight._encode import partial_success
 from tierlight._spool import Claim, Spool, request_size
 from tierlight_collector.control import PATH, Action
 from tierlight_collector.errors import CollectorError, StoreLocked
-from tierlight_collector.forward import read_secret, skipped
+from tierlight_collector.forward import Forwarder, read_secret, skipped
+from tierlight_collector.serve import instance_of
 from tierlight_collector.stores import KEEP_ALL, open_store
+from tierlight_collector.stores.protocol import Store
 
-from .options import FormatOption, StoreOption, data_folder, fail, reading
+from .options import (
+    FormatOption,
+    ForwardContentOption,
+    ForwardHeaderOption,
+    StoreOption,
+    data_folder,
+    fail,
+    forward_targets,
+    reading,
+)
 from .output import Format, emit
 
 TARGET_COLUMNS = (
@@ -33,6 +47,7 @@ TARGET_COLUMNS = (
 )
 _NEVER = (400, 413, 415, 422)  # the collector will not take it whenever it is sent
 TIMEOUT_S = 30.0
+LOOK_S = 0.2
 SERVER = "http://127.0.0.1:4319"
 
 TargetArgument = Annotated[str, typer.Argument(help="Name of the target, as `status` shows it.")]
@@ -44,7 +59,7 @@ ServerOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     forwarding = typer.Typer(help="Targets that spans are sent on to.", no_args_is_help=True)
-    for command in (status, pause, resume, skip):
+    for command in (status, pause, resume, skip, drain):
         forwarding.command()(command)
     app.add_typer(forwarding, name="forward")
     spooling = typer.Typer(help="What an application could not send.", no_args_is_help=True)
@@ -97,6 +112,80 @@ def skip(
 ) -> None:
     """Give up what waits for a target: the oldest request, which it may choke on, or all."""
     typer.echo(f"{_steer(store, server, target, 'skip-all' if all else 'skip'):,} spans skipped")
+
+
+def drain(
+    store: StoreOption,
+    server: ServerOption = SERVER,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to try for.")] = 60.0,
+    forward: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Without a running server: the endpoints, in the order in which `up` was told them."
+        ),
+    ] = None,
+    forward_header: ForwardHeaderOption = None,
+    forward_content: ForwardContentOption = False,
+) -> None:
+    """Deliver what waits for the targets, before the machine or the store goes away; exit 1 when some is left.
+
+    A running server is asked to try every target again, paused and blocked ones too. Without one this command
+    sends by itself, to the endpoints it is told: addresses and secrets are never stored.
+    """
+    try:
+        opened = open_store(store, retention=KEEP_ALL)
+    except StoreLocked:
+        left = _drain_by_server(store, server, timeout)
+    except (CollectorError, ValueError) as error:
+        raise fail(str(error)) from error
+    else:
+        try:
+            left = _drain_here(opened, forward, forward_header, forward_content, timeout)
+        except CollectorError as error:
+            raise fail(str(error)) from error
+        finally:
+            opened.close()
+    if left:
+        raise fail(f"{left:,} spans still wait: see `tierlight forward status`", code=1)
+    typer.echo("nothing waits any more")
+
+
+def _drain_by_server(store: str, server: str, timeout_s: float) -> int:
+    with reading(store) as opened:
+        for target in opened.outbox_targets():
+            _ask(server, target.name, "resume")
+        deadline = time.monotonic() + timeout_s
+        while (left := _left(opened, lambda _: True)) and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+    return left
+
+
+def _drain_here(
+    opened: Store, endpoints: list[str] | None, headers: list[str] | None, content: bool, timeout_s: float
+) -> int:
+    targets = forward_targets(endpoints, headers, content)
+    names = {target.name for target in targets}
+    left = _left(opened, lambda name: name not in names)
+    if left:
+        known = ", ".join(each.name for each in opened.outbox_targets())
+        raise fail(
+            f"{left:,} spans wait for {known} and no server runs: name every endpoint by --forward, as for `up`"
+        )
+    if not targets:
+        return 0
+
+    async def run() -> int:
+        return await Forwarder(opened, targets, instance_id=instance_of(opened)).drain(timeout_s)
+
+    return asyncio.run(run())
+
+
+def _left(opened: Store, counts: Callable[[str], bool]) -> int:
+    return sum(
+        opened.outbox_waiting(target.next_seq).spans
+        for target in opened.outbox_targets()
+        if counts(target.name)
+    )
 
 
 def _steer(store: str, server: str, name: str, action: Action) -> int:

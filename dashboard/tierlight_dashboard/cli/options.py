@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tierlight_collector.errors import CollectorError
+from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.stores import KEEP_ALL, open_store
 from tierlight_collector.stores.protocol import Store
 
@@ -39,6 +40,29 @@ PricesOption = Annotated[
     Path | None, typer.Option("--prices", help="Own prices (TOML), asked before the list prices.")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+ForwardHeaderOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Header for the forwarding, as name=value, name=env:VARIABLE or name=file:PATH."),
+]
+ForwardContentOption = Annotated[
+    bool, typer.Option("--forward-content", help="Forward captured texts too; off by default.")
+]
+
+
+def forward_targets(
+    endpoints: list[str] | None, headers: list[str] | None, content: bool
+) -> tuple[ForwardTarget, ...]:
+    """The targets that `--forward` and `--forward-header` name: `target-1`, `target-2` and so on."""
+    pairs = {}
+    for header in headers or ():
+        name, equals, value = header.partition("=")
+        if not equals or not name:
+            raise fail("expected --forward-header name=value")
+        pairs[name.strip().lower()] = value
+    return tuple(
+        ForwardTarget(f"target-{number}", endpoint, headers=pairs, content=content)
+        for number, endpoint in enumerate(endpoints or (), 1)
+    )
 
 
 @contextmanager

@@ -10,12 +10,19 @@ import typer
 
 from tierlight.errors import ConfigurationError
 from tierlight_collector.errors import CollectorError
-from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.stores import Retention
 
 from ..channels import Notifications, read_notifications
 from ..serve import ServeSettings, serve
-from .options import PricesOption, StoreOption, default_list, fail
+from .options import (
+    ForwardContentOption,
+    ForwardHeaderOption,
+    PricesOption,
+    StoreOption,
+    default_list,
+    fail,
+    forward_targets,
+)
 
 KEPT = Retention()
 HostOption = Annotated[
@@ -44,13 +51,8 @@ def up(
         list[str] | None,
         typer.Option(help="Send every accepted span on to this OTLP endpoint; may be repeated."),
     ] = None,
-    forward_header: Annotated[
-        list[str] | None,
-        typer.Option(help="Header for the forwarding, as name=value, name=env:VARIABLE or name=file:PATH."),
-    ] = None,
-    forward_content: Annotated[
-        bool, typer.Option("--forward-content", help="Forward captured texts too; off by default.")
-    ] = False,
+    forward_header: ForwardHeaderOption = None,
+    forward_content: ForwardContentOption = False,
     content: Annotated[
         bool,
         typer.Option("--content", help="Store prompts and answers that senders captured; off by default."),
@@ -82,7 +84,7 @@ def up(
             prices=prices,
             list_prices=default_list(),
             content=content,
-            targets=_targets(forward or [], forward_header or [], forward_content),
+            targets=forward_targets(forward, forward_header, forward_content),
             insecure=insecure_no_auth,
             notifications=read_notifications(config) if config else Notifications(),
             retention=Retention(keep_content_days, keep_span_days, keep_call_days),
@@ -112,16 +114,3 @@ def demo(
         raise fail(str(error)) from error
     except OSError as error:
         raise fail(f"cannot start: {error.strerror or error} (another server on this port?)") from error
-
-
-def _targets(endpoints: list[str], headers: list[str], content: bool) -> tuple[ForwardTarget, ...]:
-    pairs = {}
-    for header in headers:
-        name, equals, value = header.partition("=")
-        if not equals or not name:
-            raise fail("expected --forward-header name=value")
-        pairs[name.strip().lower()] = value
-    return tuple(
-        ForwardTarget(f"target-{number}", endpoint, headers=pairs, content=content)
-        for number, endpoint in enumerate(endpoints, 1)
-    )
