@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
 
 from tierlight.errors import PolicyError
 from tierlight.pricing import Cost, PriceBook, Usage
@@ -21,6 +20,7 @@ from tierlight_collector.decisions import (
     Experiment,
     PolicyRevision,
     Recommendation,
+    RecommendationState,
     WatchCommit,
 )
 from tierlight_collector.records import (
@@ -82,8 +82,8 @@ class Advisor:
         )
         return _keep_decided(store, verdicts, experiments)
 
-    def settle(self, store: Store, now_ns: int) -> WatchCommit | None:
-        """What ends by itself now: the experiment, its recommendation and the policy in one commit; None mostly.
+    def settle(self, store: Store, now_ns: int) -> tuple[Turn, WatchCommit] | None:
+        """What ends by itself now, with its experiment, recommendation and policy in one commit; None mostly.
 
         Asked when all evidence of a tick is stored, so that it is a function of what is stored: after a kill the
         next tick comes to the same.
@@ -108,9 +108,11 @@ class Advisor:
                 margin=given.get("margin", margins.margin(0.9)),
                 settings=margins,
                 now_ns=now_ns,
+                upgrade=bool(given.get("upgrade")),
+                most_spent_nusd=settings.shadow_budget_nusd,
             )
             if over is not None:
-                return _commit_of(store, over, row, advice, now_ns)
+                return over, _commit_of(store, over, row, advice, now_ns)
         return None
 
     def _feed(
@@ -128,7 +130,7 @@ class Advisor:
                 continue
             kind, experiment, candidate = found
             control = self._controls.get(call.route, "")
-            approved = known.get(experiment)
+            approved = known.get(experiment) or next((e for e in experiments if _is_shadow_of(call, e)), None)
             if approved is not None and approved.route == call.route:
                 # As it was approved: an answer may name a dated version of the model that was asked.
                 candidate, control = approved.candidate, approved.control
@@ -154,6 +156,15 @@ class Advisor:
                 comparison.observe_score(score)
                 changed.add(key)
         return changed
+
+
+def _is_shadow_of(call: CallEvidence, experiment: Experiment) -> bool:
+    """Whether an unnamed shadow call belongs to this test: by its route and either name of its model."""
+    return (
+        (call.purpose, call.route) == ("shadow", experiment.route)
+        and (experiment.kind, experiment.state) == ("shadow", "running")
+        and experiment.candidate in (call.model, call.request_model)
+    )
 
 
 def advice_settings(preferences: Preferences, route: str) -> AdviceSettings:
@@ -284,7 +295,8 @@ def _commit_of(
 ) -> WatchCommit:
     done = replace(over.experiment, card=row.card if row is not None else over.experiment.card)
     audit = [AuditEntry(now_ns, WHO, done.state.replace("_", " "), done.id, over.note)]
-    state: Literal["kept", "rolled_back"] = "kept" if done.state == "kept" else "rolled_back"
+    ends: dict[str, RecommendationState] = {"kept": "kept", "stopped": "proposed"}
+    state = ends.get(done.state, "rolled_back")
     others = [r for r in advice if row is None or r.id != row.id]
     moved = [] if row is None else [replace(row, state=state, reason=over.note, updated_ns=now_ns)]
     policies: list[PolicyRevision] = []

@@ -22,6 +22,7 @@ from tierlight_collector.stores.protocol import Store
 
 from .advice import Advisor
 from .alertbook import AlertBook
+from .analysis.course import Turn
 from .analysis.coverage import RouteCoverage, is_expected, touched_routes
 from .analysis.incidents import stream_of
 from .analysis.learning import new_normal
@@ -47,7 +48,10 @@ COVERAGE_PREFIX = "coverage "
 
 @dataclass(frozen=True, slots=True)
 class TickReport:
-    """What one tick read and concluded. `opened` holds new and reopened alerts, `worsened` those of a higher severity."""
+    """What one tick read and concluded.
+
+    `opened` holds new and reopened alerts, `worsened` those of a higher severity, `ended` the experiments that it ended.
+    """
 
     calls: int = 0
     scores: int = 0
@@ -55,6 +59,7 @@ class TickReport:
     worsened: tuple[Alert, ...] = ()
     resolved: tuple[Alert, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
+    ended: tuple[Turn, ...] = ()
 
 
 class Watch:
@@ -86,8 +91,7 @@ class Watch:
                     scores = self._store.score_evidence(self._watermarks.get("scores", 0), BATCH)
                     if not calls and not scores:
                         report = replace(report, recommendations=self._judge(now_ns))
-                        self._settle(now_ns)
-                        return report
+                        return replace(report, ended=tuple(self._settle(now_ns)))
                     if len(calls) == BATCH:
                         scores = _up_to(calls[-1].seq, scores)
                     parts = list(self._by_day(calls, scores, now_ns))
@@ -275,13 +279,12 @@ class Watch:
         self._is_judged = True
         return recommendations
 
-    def _settle(self, now_ns: int) -> None:
+    def _settle(self, now_ns: int) -> Iterator[Turn]:
         """End the experiments that end by themselves, each with its revision of the policy in one transaction."""
-        while self._advisor is not None:
-            commit = self._advisor.settle(self._store, now_ns)
-            if commit is None:
-                return
+        while self._advisor is not None and (settled := self._advisor.settle(self._store, now_ns)):
+            over, commit = settled
             self._store.commit_watch(commit)
+            yield over
 
     def _observations(
         self,
@@ -361,4 +364,5 @@ def _both(a: TickReport, b: TickReport) -> TickReport:
         a.worsened + b.worsened,
         a.resolved + b.resolved,
         b.recommendations or a.recommendations,
+        a.ended + b.ended,
     )

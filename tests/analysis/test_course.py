@@ -89,3 +89,27 @@ def test_the_policy_follows_the_experiment_and_comes_back() -> None:
     kept = Policy.from_toml(revised(revised(POLICY, SHIPPED), replace(SHIPPED, state="kept")), is_served=True)
     assert kept.routes["reply"].default == "small"
     assert not kept.experiments
+
+
+def test_an_upgrade_that_cannot_be_better_enough_any_more_is_stopped() -> None:
+    def ended(found: Comparison, upgrade: bool):  # type: ignore[no-untyped-def]
+        return turn(
+            RUNNING,
+            [found],
+            [],
+            score="ok",
+            margin=0.05,
+            settings=AdviceSettings(),
+            now_ns=NOW,
+            upgrade=upgrade,
+        )
+
+    assert ended(comparison([0.0] * 199), upgrade=True) is None
+    over = ended(comparison([0.0] * 3_000), upgrade=True)
+    assert over is not None
+    assert (over.experiment.state, over.experiment.ended_ns) == ("stopped", NOW)
+    assert "futile" in over.sentence
+    assert ended(comparison([0.0] * 3_000), upgrade=False) is None
+    assert ended(comparison([1.0] * 100 + [0.0] * 900), upgrade=True) is None
+    other = comparison([0.0] * 3_000, "another")
+    assert ended(other, upgrade=True) is None

@@ -15,16 +15,8 @@ import pytest
 from tierlight_collector.decisions import Alert, AlertMute, Severity
 from tierlight_collector.stores import open_store
 from tierlight_collector.stores.protocol import Store
-from tierlight_dashboard.notify import (
-    Notifier,
-    OutboundRefused,
-    Slack,
-    Webhook,
-    checked_target,
-    heading,
-    post,
-    signature,
-)
+from tierlight_dashboard.notify import Notifier, Slack, Webhook, heading, signature
+from tierlight_dashboard.outbound import OutboundRefused, checked_target, post
 from tierlight_dashboard.watch import TickReport
 
 NOW = 1_800_000_000_000_000_000

@@ -21,6 +21,7 @@ from tierlight_collector.stores.protocol import Store
 from tierlight_dashboard.analysis.reference import Learning
 from tierlight_dashboard.analysis.streams import Policy
 from tierlight_dashboard.channels import Notifications
+from tierlight_dashboard.notify import Message
 from tierlight_dashboard.serve import ServeSettings, serving_in_thread
 from tierlight_dashboard.watch import Watch, tick
 
@@ -361,8 +362,8 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[tuple[str, str, str]] = []
 
-    def send(self, event: str, alert: Alert, link: str, now_ns: int) -> None:
-        self.told.append((event, alert.signal, link))
+    def send(self, message: Message, link: str, now_ns: int) -> None:
+        self.told.append((message.body["event"], message.body["signal"], link))
 
 
 def test_the_server_tells_its_channels_after_each_look(tmp_path: Path) -> None:

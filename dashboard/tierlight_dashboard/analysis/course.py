@@ -13,6 +13,7 @@ from tierlight_collector.decisions import Alert, Experiment
 from .comparison import Comparison
 from .evidence import PairEvidence
 from .gate import AdviceSettings
+from .wording import money, points
 
 # Share of the calls that stays with the control after shipping, so that harm can still be seen.
 HOLD_OUT: Final = 0.05
@@ -29,6 +30,16 @@ class Turn:
     experiment: Experiment
     note: str
 
+    @property
+    def sentence(self) -> str:
+        """The verdict, for people who did not ask."""
+        one = self.experiment
+        verdict = {
+            "kept": f"{one.candidate} is kept on {one.route} in place of {one.control}",
+            "rolled_back": f"{one.candidate} was taken back from {one.route}, {one.control} answers again",
+        }.get(one.state, f"The test of {one.candidate} on {one.route} was stopped, {one.control} goes on")
+        return f"{verdict}: {self.note.rstrip('.')}."
+
 
 def hold_out_name(experiment: Experiment) -> str:
     """The name of the split after shipping: another share is another experiment, so its evidence stays apart."""
@@ -44,13 +55,17 @@ def turn(
     margin: float,
     settings: AdviceSettings,
     now_ns: int,
+    upgrade: bool = False,
+    most_spent_nusd: int | None = None,
 ) -> Turn | None:
     """How a running or shipped experiment ends now, None while it goes on.
 
     Args:
         alerts: the open ones; those of grade page on quality or errors that opened on its route after shipping count.
         score: the evaluator that gates; "" judges by errors alone.
-        margin: the loss of quality that was allowed when it was judged, 0..1.
+        margin: the loss of quality that was allowed when it was judged, 0..1; of an upgrade the gain that is asked.
+        upgrade: the candidate is to be better. For a downgrade harm says all that futility could.
+        most_spent_nusd: what a shadow test may cost in all, nano-dollars; None = as much as it takes.
     """
     shipped_ns = experiment.shipped_ns if experiment.state == "shipped" else None
     bar = HARM_WHILE_COLLECTING if shipped_ns is None else HARM_AFTER_SHIPPING
@@ -64,6 +79,10 @@ def turn(
             if pairs is not None and pairs.harm(allowed) >= bar:
                 return _over(experiment, "rolled_back", _harm(name, pairs, allowed, bar), now_ns)
     if shipped_ns is None:
+        for comparison in comparisons:
+            stop = _stop(comparison, score, margin, settings, upgrade, most_spent_nusd)
+            if stop and _belongs(comparison, experiment):
+                return _over(experiment, "stopped", stop, now_ns)
         return None
     for alert in alerts:
         if (
@@ -155,6 +174,31 @@ def _belongs(comparison: Comparison, experiment: Experiment) -> bool:
     )
 
 
+def _stop(
+    comparison: Comparison,
+    score: str,
+    margin: float,
+    settings: AdviceSettings,
+    upgrade: bool,
+    most_spent_nusd: int | None,
+) -> str:
+    """Why going on is not worth it, "" while it is."""
+    quality = comparison.quality(score)
+    highest = quality.upper(settings.alpha) if upgrade and quality.n >= settings.min_pairs else None
+    if highest is not None and highest < margin:
+        return (
+            f"futile: after {quality.n:,} comparisons {score} is at most {points(highest)} better, "
+            f"and {points(margin)} was asked"
+        )
+    spent = comparison.candidate_spend_nusd
+    if most_spent_nusd is not None and comparison.kind == "shadow" and spent >= most_spent_nusd:
+        return (
+            f"spent: its shadow calls cost {money(spent)} of {money(most_spent_nusd)} without a verdict "
+            f"({quality.n:,} pairs)"
+        )
+    return ""
+
+
 def _harm(name: str, pairs: PairEvidence, margin: float, bar: float) -> str:
     return (
         f"{name}: K of harm {pairs.harm(margin):.3g} reached {bar:g} at n = {pairs.n:,}, "
@@ -162,5 +206,7 @@ def _harm(name: str, pairs: PairEvidence, margin: float, bar: float) -> str:
     )
 
 
-def _over(experiment: Experiment, state: Literal["rolled_back", "kept"], note: str, now_ns: int) -> Turn:
+def _over(
+    experiment: Experiment, state: Literal["rolled_back", "kept", "stopped"], note: str, now_ns: int
+) -> Turn:
     return Turn(replace(experiment, state=state, ended_ns=now_ns), note)

@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+SHADOW_BUDGET_NUSD: Final = 100_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Preferences:
     owners: Mapping[str, str] = field(default_factory=dict)
     trace_url: str = ""
     keys: bool = True
+    shadow_budget_nusd: int = SHADOW_BUDGET_NUSD  # what one shadow test may cost in all
 
     def floor_of(self, route: str) -> float | None:
         """The agreed quality floor of a route, else the common one."""
@@ -73,6 +77,7 @@ def preferences(settings: Mapping[str, str]) -> Preferences:
         return {k: s for k, v in by_route(name).items() if (s := share(v)) is not None}
 
     budget = _number(settings.get("budget.month_usd"))
+    shadow = _number(settings.get("shadow.max_spend_usd"))
     rate = _number(settings.get("currency.per_usd"))
     return Preferences(
         currency=settings.get("currency.code") or "USD",
@@ -90,4 +95,5 @@ def preferences(settings: Mapping[str, str]) -> Preferences:
         owners=by_route("owner"),
         trace_url=settings.get("trace_url", ""),
         keys=settings.get("keys") != "off",
+        shadow_budget_nusd=SHADOW_BUDGET_NUSD if shadow is None else round(shadow * 1e9),
     )

@@ -101,6 +101,17 @@ class ExperimentPage(Experiments):
         return self.of(self.e)
 
     @cached_property
+    def ending(self) -> str:
+        """Why the watch ended it, "" where a person did or it goes on."""
+        if self.e.ended_ns is None:
+            return ""
+        word = self.e.state.replace("_", " ")
+        entries = self.site.store.audit(limit=1_000)
+        return next(
+            (one.detail for one in entries if (one.subject, one.action) == (self.e.id, word)), ""
+        ) or (self.r.reason if self.r is not None and self.r.state == self.e.state else "")
+
+    @cached_property
     def arms(self) -> list[Arm]:
         """The route's calls of both models in the page's range, shadow calls included."""
         parts = self.site.rollups(

@@ -115,6 +115,7 @@ SECTIONS: Final = (
             Field("currency.per_usd", "Units for one US dollar", _amount, "1"), Field("currency.date", "Rate of", _date, "2026-11-01"),
             Field("baseline.model", "Baseline model for savings", _text(120), "the dearest flagship in use"),
             Field("budget.month_usd", "Budget a month, US dollars", _amount, "none"),
+            Field("shadow.max_spend_usd", "Most that one shadow test may cost, US dollars", _amount, "100"),
         ),
     ),
     Section(

@@ -169,6 +169,7 @@ def _begin(waiting: _Waiting) -> Call | None:
         s.TIERLIGHT_ATTEMPT_REASON: "shadow",
         s.TIERLIGHT_ATTEMPT_FINAL: False,
         s.TIERLIGHT_ACT_PROB: waiting.share,
+        s.TIERLIGHT_EXPERIMENT_ID: waiting.name,
     }
     request = Request(waiting.request.operation, target.provider, target.model, attributes)
     call = Call(runtime, spec, None, beside.trace_id, beside.span_id, request)
