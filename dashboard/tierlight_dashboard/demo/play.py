@@ -74,12 +74,12 @@ def send_week(endpoint: str, tickets_per_day: int, seed: int) -> int:
     desk = SupportDesk(Provider(clock, rng), clock, rng, start_ns)
     digests = 0
     try:
-        for number, at in enumerate(arrivals(rng, tickets_per_day)):
+        for number, at in enumerate(arrivals(rng, tickets_per_day, start_ns / SECOND_NS)):
             clock.now_ns = start_ns + round(at * SECOND_NS)
             desk.answer()
             if at // DAY_S > digests:
                 digests += 1
-                desk.daily_digest()
+                desk.end_day()
             if number % TICKETS_PER_FLUSH == 0:
                 tierlight.flush(30.0)
         tierlight.flush(30.0)

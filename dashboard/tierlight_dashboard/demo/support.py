@@ -73,6 +73,10 @@ class SupportDesk:
             self._attempt(lambda: self.reply_shadow(ticket))
             self._attempt(self.judge)
 
+    def end_day(self) -> None:
+        """Sum the day up for the team."""
+        self._attempt(self.daily_digest)
+
     @tierlight.route("support/classify-intent", tier="small", provider=INTENT.provider, model=INTENT.name)
     def classify_intent(self) -> Answer:
         return self._scored(INTENT, "label_ok")
@@ -156,13 +160,17 @@ class SupportDesk:
                 return
 
 
-def arrivals(rng: random.Random, per_day: int) -> Iterator[float]:
-    """Seconds after the start at which tickets arrive: busier by day and in the week, never twice the same gap."""
+def arrivals(rng: random.Random, per_day: int, start_s: float) -> Iterator[float]:
+    """Seconds after the start at which tickets arrive: busier by day and on weekdays, never twice the same gap.
+
+    Args:
+        start_s: Unix time of the start, so that night and weekend fall where they do in UTC.
+    """
     at = 0.0
     while True:
-        hour, day = at / 3_600 % 24, int(at // DAY_S)
+        hour, day = (start_s + at) / 3_600 % 24, int((start_s + at) // DAY_S)
         daily = 1 + 0.75 * math.sin((hour - 9) / 24 * 2 * math.pi)
-        weekend = 0.55 if day % 7 in (5, 6) else 1.0
+        weekend = 0.55 if day % 7 in (2, 3) else 1.0  # 1 January 1970 was a Thursday
         at += rng.expovariate(per_day / DAY_S * daily * weekend)
         if at >= WEEK_S:
             return
