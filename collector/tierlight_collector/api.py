@@ -23,6 +23,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from starlette.concurrency import run_in_threadpool
 
+from tierlight._redact import redact
 from tierlight._version import __version__
 
 from .decisions import AlertState
@@ -156,7 +157,7 @@ class ScoreIn(BaseModel):
             join_key=self.join_key,
             join_value=self.join_value,
             label=self.label,
-            explanation=self.explanation,
+            explanation=redact(self.explanation),
             evaluator_version=self.evaluator_version,
             weight=self.weight,
         )

@@ -21,8 +21,9 @@ from .decode import MediaType, decode_logs, decode_traces
 from .errors import BadRequest, InvalidRecord
 from .foreign import read_line
 from .limits import IngestLimits
-from .normalise import normalise, normalise_log
+from .normalise import PLAIN_RULES, RouteRules, normalise, normalise_log
 from .records import HOUR_NS, Batch, NormalisedSpan, ScoreRecord, SpanRecord
+from .redaction import Redaction
 from .stores.protocol import CallSink
 
 BATCH: Final = 500
@@ -55,6 +56,8 @@ def import_file(
     clock_ns: Callable[[], int] = time.time_ns,
     horizon_days: int = _LIMITS.horizon_days,
     progress: Progress | None = None,
+    redaction: Redaction | None = None,
+    rules: RouteRules = PLAIN_RULES,
 ) -> Imported:
     """Store what the file holds. It may be gzipped, and its content says what it is:
 
@@ -64,6 +67,8 @@ def import_file(
     Args:
         horizon_days: older spans are refused; the number of days for which calls are kept.
         progress: Called after each batch with the number of spans and scores read.
+        redaction: masks what is stored; without one, the patterns of the SDK do.
+        rules: how the project names its routes; those that the store was opened with.
 
     Raises:
         OSError: the file can't be read.
@@ -71,6 +76,7 @@ def import_file(
         StoreError: the store can't take it; what came before is stored.
     """
     done = Imported()
+    redaction = redaction or Redaction()
     spans: list[NormalisedSpan] = []
     scores: list[ScoreRecord] = []
     arrived_ns = clock_ns()
@@ -96,12 +102,13 @@ def import_file(
             if isinstance(item, str):
                 refuse(item)
             elif isinstance(item, ScoreRecord):
-                scores.append(item)
+                scores.append(replace(item, explanation=redaction.text(item.explanation)))
                 done.scores += 1
             elif item.start_ns < oldest_ns:
                 refuse(f"began more than {horizon_days} days ago: the server would forget it at once")
             else:
-                read = normalise(item, arrived_ns)
+                (item,), _ = redaction.spans([item], content=False)
+                read = normalise(item, arrived_ns, rules=rules)
                 if read.call is not None:
                     costing.fill(read.call)
                     done.calls += 1

@@ -26,9 +26,10 @@ from .costing import Costing
 from .decode import Decoded, MediaType, count_metrics, decode_logs, decode_traces
 from .errors import BadRequest, InvalidRecord, StoreBusy, StoreError, TooLarge, UnsupportedMedia
 from .limits import MIB, IngestLimits
-from .normalise import normalise, normalise_log
+from .normalise import PLAIN_RULES, RouteRules, normalise, normalise_log
 from .payload import Payload, seal
 from .records import Appended, Batch, NormalisedSpan, ScoreRecord, SpanRecord
+from .redaction import Redaction
 from .stores.protocol import CallSink
 
 logger = logging.getLogger("tierlight.collector")
@@ -191,8 +192,8 @@ class Ingest:
     """What both servers share: the way from a request's bytes to committed rows.
 
     `costing` fills in the cost of every call before it is stored. `content` keeps the prompts and answers that
-    senders chose to send; else they are dropped here. `payload` makes what is sent on to other
-    backends (`payload.without_content`, or with); None = nothing is. `instance_id` is
+    senders chose to send; else they are dropped here. `redaction` masks what is stored, `rules` name the routes. `payload` makes what is sent
+    on to other backends (`payload.without_content`, or with); None = nothing is. `instance_id` is
     this collector's name in the chain of collectors that a forwarded request came through.
     """
 
@@ -203,6 +204,8 @@ class Ingest:
         limits: IngestLimits | None = None,
         costing: Costing | None = None,
         content: bool = False,
+        redaction: Redaction | None = None,
+        rules: RouteRules = PLAIN_RULES,
         payload: Payload | None = None,
         instance_id: str = "",
         clock_ns: Callable[[], int] = time.time_ns,
@@ -213,6 +216,8 @@ class Ingest:
         self._store = store
         self._costing = costing
         self._content = content
+        self._redaction = redaction or Redaction()
+        self._rules = rules
         self._payload = payload
         self.instance_id = instance_id
         self._clock_ns = clock_ns
@@ -277,13 +282,16 @@ class Ingest:
         scores: list[ScoreRecord] = []
         if signal == "traces":
             decoded = decode_traces(raw, media_type, limits=self.limits, arrived_ns=arrived_ns)
-            spans, failed = self._normalise(decoded.spans, arrived_ns)
+            records, masked = self._redaction.spans(decoded.spans, content=self._content)
+            spans, failed = self._normalise(records, arrived_ns)
         else:
             decoded = decode_logs(raw, media_type, limits=self.limits)
             failed = []
-            found = [normalise_log(log, content=self._content) for log in decoded.logs]
+            logs, masked = self._redaction.logs(decoded.logs, content=self._content)
+            found = [normalise_log(log, content=self._content) for log in logs]
             scores.extend(score for score in found if score is not None)
             self.counters.add("logs_not_stored", len(found) - len(scores))
+        self.counters.add("redacted", masked)
         rejected = decoded.rejected + failed
         self._count(decoded, rejected)
         to_forward = b""
@@ -302,12 +310,12 @@ class Ingest:
 
     def _normalise(self, spans: list[SpanRecord], arrived_ns: int) -> tuple[list[NormalisedSpan], list[str]]:
         fill = self._costing.fill if self._costing is not None else None
-        content = self._content
+        content, rules = self._content, self._rules
         done: list[NormalisedSpan] = []
         failed: list[str] = []
         for span in spans:
             try:
-                normalised = normalise(span, arrived_ns, content=content)
+                normalised = normalise(span, arrived_ns, content=content, rules=rules)
                 if fill is not None and normalised.call is not None:
                     fill(normalised.call)
             except InvalidRecord as error:

@@ -1,7 +1,8 @@
 """What is sent on to another backend: the received request as OTLP protobuf, by default without captured text.
 
-Ids, times, unknown attributes, events and links stay as they came, so the other backend can join. Spans with ids that
-can never be right are left out: they were rejected here too. Pure: bytes in, bytes out.
+Ids, times, unknown attributes, events and links stay as they came, so the other backend can join; texts are masked as
+the stored ones are. Spans with ids that can never be right are left out: they were rejected here too. Pure: bytes in,
+bytes out.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.json_format import ParseDict, ParseError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from .content import is_content_key
 from .decode import MediaType
+from .redaction import Redaction, may_hold_secrets
 
 ForwardSignal: TypeAlias = Literal["traces", "logs"]
 Payload: TypeAlias = Callable[[ForwardSignal, bytes, MediaType], bytes]
@@ -27,19 +29,23 @@ _TEXT_KINDS: Final = frozenset({"string_value", "array_value", "kvlist_value", "
 _ID_KEYS: Final = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
 
 
-def with_content(signal: ForwardSignal, body: bytes, media_type: MediaType) -> bytes:
+def with_content(
+    signal: ForwardSignal, body: bytes, media_type: MediaType, redaction: Redaction | None = None
+) -> bytes:
     """The request as protobuf, captured text included; b"" when nothing in it can be sent."""
-    return _encode(signal, body, media_type, strip=False)
+    return _encode(signal, body, media_type, strip=False, redaction=redaction)
 
 
-def without_content(signal: ForwardSignal, body: bytes, media_type: MediaType) -> bytes:
+def without_content(
+    signal: ForwardSignal, body: bytes, media_type: MediaType, redaction: Redaction | None = None
+) -> bytes:
     """The request as protobuf without prompts, answers, tool arguments and log bodies, of whatever dialect."""
-    return _encode(signal, body, media_type, strip=True)
+    return _encode(signal, body, media_type, strip=True, redaction=redaction)
 
 
 def strip_content(signal: ForwardSignal, payload: bytes) -> bytes:
     """A payload made by `with_content` for a target that takes no content."""
-    return _encode(signal, payload, "protobuf", strip=True)
+    return _encode(signal, payload, "protobuf", strip=True, redaction=None)
 
 
 def seal(hops: Iterable[str], payload: bytes) -> bytes:
@@ -93,12 +99,14 @@ def _part(signal: ForwardSignal, payload: bytes, start: int, end: int) -> bytes:
     return body
 
 
-def _encode(signal: ForwardSignal, body: bytes, media_type: MediaType, *, strip: bool) -> bytes:
+def _encode(
+    signal: ForwardSignal, body: bytes, media_type: MediaType, *, strip: bool, redaction: Redaction | None
+) -> bytes:
     if signal == "traces":
         traces = _parse(ExportTraceServiceRequest, body, media_type)
-        return _traces(traces, strip=strip)
+        return _traces(traces, strip=strip, redaction=redaction)
     logs = _parse(ExportLogsServiceRequest, body, media_type)
-    return _logs(logs, strip=strip)
+    return _logs(logs, strip=strip, redaction=redaction)
 
 
 def _parse(kind: type[Any], body: bytes, media_type: MediaType) -> Any:
@@ -134,9 +142,11 @@ def _base64_of_hex(text: str) -> str:
         return ""
 
 
-def _traces(message: ExportTraceServiceRequest, *, strip: bool) -> bytes:
+def _traces(message: ExportTraceServiceRequest, *, strip: bool, redaction: Redaction | None) -> bytes:
     spans = 0
     for resource_spans in message.resource_spans:
+        if redaction is not None:
+            _mask(resource_spans.resource.attributes, redaction)
         for scope_spans in resource_spans.scope_spans:
             kept = [
                 span for span in scope_spans.spans if _usable(span.trace_id, 16) and _usable(span.span_id, 8)
@@ -151,18 +161,34 @@ def _traces(message: ExportTraceServiceRequest, *, strip: bool) -> bytes:
                     _strip(span.attributes)
                     for event in span.events:
                         _strip(event.attributes)
+            if redaction is not None:
+                for span in scope_spans.spans:
+                    span.name = redaction.text(span.name)
+                    if span.status.message:
+                        span.status.message = redaction.text(span.status.message)
+                    _mask(span.attributes, redaction)
+                    for event in span.events:
+                        _mask(event.attributes, redaction)
+                    for link in span.links:
+                        _mask(link.attributes, redaction)
     return message.SerializeToString() if spans else b""
 
 
-def _logs(message: ExportLogsServiceRequest, *, strip: bool) -> bytes:
+def _logs(message: ExportLogsServiceRequest, *, strip: bool, redaction: Redaction | None) -> bytes:
     records = 0
     for resource_logs in message.resource_logs:
+        if redaction is not None:
+            _mask(resource_logs.resource.attributes, redaction)
         for scope_logs in resource_logs.scope_logs:
             records += len(scope_logs.log_records)
             if strip:
                 for record in scope_logs.log_records:
                     record.ClearField("body")  # GenAI events carry the messages there
                     _strip(record.attributes)
+            if redaction is not None:
+                for record in scope_logs.log_records:
+                    _mask_value(record.body, redaction)
+                    _mask(record.attributes, redaction)
     return message.SerializeToString() if records else b""
 
 
@@ -177,6 +203,26 @@ def _strip(attributes: RepeatedCompositeFieldContainer[KeyValue]) -> None:
     copies = [KeyValue.FromString(pair.SerializeToString()) for pair in kept]
     del attributes[:]
     attributes.extend(copies)
+
+
+def _mask(attributes: RepeatedCompositeFieldContainer[KeyValue], redaction: Redaction) -> None:
+    for pair in attributes:
+        if may_hold_secrets(pair.key):
+            _mask_value(pair.value, redaction)
+
+
+def _mask_value(value: AnyValue, redaction: Redaction) -> None:
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        masked = redaction.text(value.string_value)
+        if masked != value.string_value:
+            value.string_value = masked
+    elif kind == "array_value":
+        for item in value.array_value.values:
+            _mask_value(item, redaction)
+    elif kind == "kvlist_value":
+        for pair in value.kvlist_value.values:
+            _mask_value(pair.value, redaction)
 
 
 def _without_text(attributes: Iterable[KeyValue]) -> Iterable[KeyValue]:

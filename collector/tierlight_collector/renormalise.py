@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from .costing import Costing
+from .normalise import PLAIN_RULES, RouteRules
 from .stores import KEEP_ALL, open_store
 from .stores.backup import back_up
 from .stores.protocol import FactStore
@@ -66,7 +67,14 @@ def apply(
             progress(report.spans)
 
 
-def look(path: Path, costing: Costing, *, since_ns: int = 0, routes: Sequence[str] = ()) -> RenormaliseReport:
+def look(
+    path: Path,
+    costing: Costing,
+    *,
+    since_ns: int = 0,
+    routes: Sequence[str] = (),
+    rules: RouteRules = PLAIN_RULES,
+) -> RenormaliseReport:
     """What `apply` would change in the store at `path`, found out on a copy beside it that is deleted again.
 
     Raises:
@@ -75,7 +83,7 @@ def look(path: Path, costing: Costing, *, since_ns: int = 0, routes: Sequence[st
     with tempfile.TemporaryDirectory(prefix=".tierlight-look-", dir=path.absolute().parent) as folder:
         copy = Path(folder) / "copy.db"
         back_up(path, copy)
-        store = open_store(f"sqlite:///{copy}", retention=KEEP_ALL)
+        store = open_store(f"sqlite:///{copy}", retention=KEEP_ALL, rules=rules)
         try:
             report = apply(store, costing, since_ns=since_ns, routes=routes)
         finally:

@@ -8,6 +8,7 @@ import gc
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from .app import create_ingest_app
@@ -17,7 +18,9 @@ from .grpc import serve_grpc
 from .guard import check_bind
 from .ingest import Ingest
 from .limits import IngestLimits
+from .normalise import PLAIN_RULES, RouteRules
 from .payload import with_content, without_content
+from .redaction import Redaction
 from .server import listen, serve_http
 from .stores.protocol import Store
 
@@ -45,6 +48,8 @@ async def serve_collector(
     limits: IngestLimits | None = None,
     costing: Costing | None = None,
     content: bool = False,
+    redaction: Redaction | None = None,
+    rules: RouteRules = PLAIN_RULES,
     targets: Sequence[ForwardTarget] = (),
     instance_id: str = "",
     clock_ns: Callable[[], int] | None = None,
@@ -53,7 +58,8 @@ async def serve_collector(
     """Take OTLP inside the block; leaving it stops accepting, commits what is in flight and stops the forwarding.
 
     The store stays the caller's to close. Port 0 takes a free one; `grpc_port=None` serves HTTP alone. `names` are
-    further host names that clients reach it by. `instance_id` names this collector in what it forwards; without one
+    further host names that clients reach it by. `redaction` masks what is stored and sent on; `rules` name the routes, as
+    those that the store was opened with. `instance_id` names this collector in what it forwards; without one
     the store keeps one, so that a request which comes back after a restart is still known.
 
     Raises:
@@ -74,16 +80,20 @@ async def serve_collector(
             forwarder = Forwarder(store, targets, instance_id=instance)
             sending = asyncio.create_task(forwarder.run())
             stack.push_async_callback(_stopped, forwarder, sending)
+        redaction = redaction or Redaction()
+        payload = None
+        if forwarder is not None:
+            payload = partial(
+                with_content if forwarder.wants_content else without_content, redaction=redaction
+            )
         ingest = Ingest(
             store,
             limits=limits,
             costing=costing,
             content=content,
-            payload=None
-            if forwarder is None
-            else with_content
-            if forwarder.wants_content
-            else without_content,
+            redaction=redaction,
+            rules=rules,
+            payload=payload,
             instance_id=instance,
             **({"clock_ns": clock_ns} if clock_ns else {}),
         )

@@ -34,6 +34,11 @@ _PATTERNS: Final = (
     ("key", re.compile(r"\b[Bb]earer\s{1,4}[A-Za-z0-9._~+/-]{16,}={0,2}")),
     ("email", re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")),
 )
+# Without one of these in it no pattern can match; looking for them takes a fiftieth of the time.
+_TRIGGERS: Final = (
+    "@", "sk-", "eyJ", "earer", "k_live_", "k_test_", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_",
+    "glpat-", "AKIA", "ASIA", "xox", "hf_", "gsk_", "xai-", "pplx-", "tl_", "-----BEGIN",
+)  # fmt: skip
 _CARD: Final = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.]?\d)")
 
 
@@ -66,6 +71,7 @@ def redact(text: str) -> str:
     >>> redact("write to ada@example.org, key sk-abcdefghijklmnop1234")
     'write to [redacted:email], key [redacted:key]'
     """
-    for word, pattern in _PATTERNS:
-        text = pattern.sub(f"[redacted:{word}]", text)
+    if any(map(text.__contains__, _TRIGGERS)):
+        for word, pattern in _PATTERNS:
+            text = pattern.sub(f"[redacted:{word}]", text)
     return _CARD.sub(_mask_card, text)

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from .facts import CLOCK_SLACK_NS, RESPONSE_WINDOW_NS, SpanFacts, SpanKey
 from .resolve import Settled, facts_of, original, resolve
+from .routes import PLAIN_RULES, ROUTE_ORDER, RouteRules, RouteSource
 from .spans import NORM_VERSION, normalise, normalise_log
 
 __all__ = [
     "CLOCK_SLACK_NS",
     "NORM_VERSION",
+    "PLAIN_RULES",
     "RESPONSE_WINDOW_NS",
+    "ROUTE_ORDER",
+    "RouteRules",
+    "RouteSource",
     "Settled",
     "SpanFacts",
     "SpanKey",

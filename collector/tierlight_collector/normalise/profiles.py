@@ -20,7 +20,7 @@ from .coerce import first_text, flag_of, mapping_of, text_of, tokens_of
 from .failures import failure_of
 from .providers import identify
 from .roles import operation_of, role_of
-from .routes import NO_HINTS, http_route_name, is_generic, own_route, route_name
+from .routes import NO_HINTS, RouteRules, http_route_name, is_generic, own_route
 from .tiering import tier_of
 from .values import Plan, Values
 
@@ -192,7 +192,7 @@ def profile_of(values: Values, span: SpanRecord) -> Profile:
     own = get if is_own else _nothing
     tier, purpose = text_of(own("tier")), text_of(own("purpose"))
     model = identity.response_model or identity.request_model
-    route, route_source = own_route(hints, span.resource.service_name[:MAX_TEXT])
+    route, route_source = own_route(hints, span.resource.service_name[:MAX_TEXT], values.plan.rules.order)
     call = CallProfile(
         scope=scope,
         dialect=dialect,
@@ -254,35 +254,38 @@ def _refine(values: Values, span: SpanRecord) -> None:
 
 
 def _hints(values: Values, span: SpanRecord, role: str) -> RouteHints:
-    declared = _route_text(values.get("route"))
-    dialect = _route_text(values.get("dialect_route"))
+    rules = values.plan.rules
+    declared = _route_text(values.get("route"), rules)
+    dialect = _route_text(values.get("dialect_route"), rules)
     if not dialect and role == "call" and values.plan.dialect:
         if "lf_type" in values:
-            dialect = _route_text(langfuse.span_route(span.name))
+            dialect = _route_text(langfuse.span_route(span.name), rules)
         elif ("litellm_call" in values or "litellm_usage" in values) and span.name != "litellm_request":
-            dialect = _route_text(span.name)
-        dialect = dialect or _route_text(values.get("model_group"))
-    agent = _route_text(values.get("agent") or values.get("metadata_agent"))
-    prompt = _route_text(values.get("prompt_name"))
+            dialect = _route_text(span.name, rules)
+        dialect = dialect or _route_text(values.get("model_group"), rules)
+    agent = _route_text(values.get("agent") or values.get("metadata_agent"), rules)
+    prompt = _route_text(values.get("prompt_name"), rules)
     name = ""
     if role != "call":
         if "http_method" in values or "http_route" in values:
             if span.kind == 2:  # SERVER: the application's own entry
-                name = http_route_name((text_of(values.get("http_route")) or span.name)[:MAX_TEXT])
+                name = rules.name(
+                    http_route_name((text_of(values.get("http_route")) or span.name)[:MAX_TEXT])
+                )
         elif role != "tool":
-            name = _route_text(span.name)
+            name = _route_text(span.name, rules)
     if declared or dialect or agent or prompt or name:
         return _make_hints(declared, dialect, agent, prompt, name)
     return NO_HINTS
 
 
-def _route_text(value: object) -> str:
+def _route_text(value: object, rules: RouteRules) -> str:
     """The route that a value names, "" for nothing and for names that say nothing."""
     if not value:
         return ""
     text = value if type(value) is str and value[0] != "[" else first_text(value)
     text = text[:MAX_TEXT]
-    return "" if is_generic(text) else route_name(text)
+    return "" if is_generic(text) else rules.name(text)
 
 
 def id_of(value: object) -> str:

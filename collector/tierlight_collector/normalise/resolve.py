@@ -34,7 +34,7 @@ from typing import Any, Final
 
 from ..records import CallRecord, NormalisedSpan
 from .facts import CLOCK_SLACK_NS, RESPONSE_WINDOW_NS, SpanFacts, SpanKey
-from .routes import unrouted
+from .routes import ROUTE_ORDER, RouteSource, unrouted
 from .scopes import is_native_scope
 from .tiering import tier_of
 from .twins import Twins, ancestors, end_ns, nested, same_response, same_time
@@ -94,10 +94,13 @@ def original(call: CallRecord, taken: Iterable[str]) -> CallRecord:
     return replace(call, **reset)
 
 
-def resolve(facts: Sequence[SpanFacts]) -> dict[SpanKey, Settled]:
+def resolve(
+    facts: Sequence[SpanFacts], order: tuple[RouteSource, ...] = ROUTE_ORDER
+) -> dict[SpanKey, Settled]:
     """Settle every call among the facts: route, whether it counts, what it takes from its duplicates.
 
     The result is the same for every order of `facts`. See the module's text for which facts belong together.
+    `order` says which statements about routes are believed before which.
     """
     spans = {fact.key: fact for fact in facts}
     calls = {key: fact.call for key, fact in sorted(spans.items()) if fact.call is not None}
@@ -119,7 +122,7 @@ def resolve(facts: Sequence[SpanFacts]) -> dict[SpanKey, Settled]:
         ranked = sorted(
             members, key=lambda key: _rank(spans[key], calls[key], key in outer_keys), reverse=True
         )
-        route, source = _route(spans, lineage, ranked)
+        route, source = _route(spans, lineage, ranked, order)
         for key in ranked:
             winners[key] = ranked[0]
         for key in ranked:
@@ -287,9 +290,10 @@ def _route(
     spans: Mapping[SpanKey, SpanFacts],
     lineage: Mapping[SpanKey, tuple[SpanFacts, ...]],
     members: Sequence[SpanKey],
+    order: tuple[RouteSource, ...],
 ) -> tuple[str, str]:
     """The strongest statement about the route among the views of one call, the best ranked view first."""
-    found = [_route_of(spans[key], lineage[key]) for key in members]
+    found = [_route_of(spans[key], lineage[key], order) for key in members]
     _, route, source = min(found, key=lambda each: each[0])
     if route:
         return route, source
@@ -297,23 +301,26 @@ def _route(
     return unrouted(call.service_name if call is not None else ""), "unrouted"
 
 
-def _route_of(own: SpanFacts, line: Sequence[SpanFacts]) -> tuple[int, str, str]:
-    hints = own.hints
-    if hints.declared:
-        return 1, hints.declared, "declared"
-    if hints.dialect:
-        return 2, hints.dialect, "dialect"
-    for ancestor in line:
-        said = ancestor.hints.declared or ancestor.hints.dialect
-        if said:
-            return 3, said, "ancestor"
-    for fact in (own, *line):
-        if fact.hints.agent:
-            return 4, fact.hints.agent, "agent"
-    for fact in (own, *line):
-        if fact.hints.prompt:
-            return 5, fact.hints.prompt, "prompt"
-    for fact in reversed(line):
-        if fact.hints.name:
-            return 6, fact.hints.name, "root"
-    return 9, "", ""
+def _route_of(
+    own: SpanFacts, line: Sequence[SpanFacts], order: tuple[RouteSource, ...]
+) -> tuple[int, str, str]:
+    for strength, source in enumerate(order):
+        route = _said(source, own, line)
+        if route:
+            return strength, route, source
+    return len(order), "", ""
+
+
+def _said(source: RouteSource, own: SpanFacts, line: Sequence[SpanFacts]) -> str:
+    """The route by one source: the span itself, the nearest above it that says something, the topmost with a name."""
+    if source == "declared":
+        return own.hints.declared
+    if source == "dialect":
+        return own.hints.dialect
+    if source == "ancestor":
+        return next((route for each in line if (route := each.hints.declared or each.hints.dialect)), "")
+    if source == "agent":
+        return next((each.hints.agent for each in (own, *line) if each.hints.agent), "")
+    if source == "prompt":
+        return next((each.hints.prompt for each in (own, *line) if each.hints.prompt), "")
+    return next((each.hints.name for each in reversed(line) if each.hints.name), "")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
 
 from ..records import RouteHints
 
 MAX_ROUTE: Final = 80
 NO_HINTS: Final = RouteHints()
+RouteSource: TypeAlias = Literal["declared", "dialect", "ancestor", "agent", "prompt", "root"]
+# From the strongest statement about a call's route to the weakest; without any it is `unrouted/<service>`.
+ROUTE_ORDER: Final[tuple[RouteSource, ...]] = ("declared", "dialect", "ancestor", "agent", "prompt", "root")
 
 _PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9._/-]{0,79}")
 _OTHER: Final = re.compile(r"[^a-z0-9._/-]+")
@@ -27,22 +34,51 @@ def route_name(said: str) -> str:
     return _OTHER.sub("-", said.lower()).lstrip("._/-")[:MAX_ROUTE].rstrip("._/-")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RouteRules:
+    """How a project names its routes where that differs from what senders say. Equal only to itself.
+
+    `keys` are attributes that name a route, asked before all that are known. `order` says which source is believed
+    before which; one that is left out is never believed. `rename` maps names, or patterns with `*`, to the name that
+    is stored, and "" to none, as if the sender had not said it.
+    """
+
+    keys: tuple[str, ...] = ()
+    order: tuple[RouteSource, ...] = ROUTE_ORDER
+    rename: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def name(self, said: str) -> str:
+        """The route that is stored for what a sender says."""
+        name = route_name(said)
+        if not self.rename or not name:
+            return name
+        exact = self.rename.get(name)
+        if exact is not None:
+            return exact
+        for pattern, target in self.rename.items():
+            if "*" in pattern and fnmatchcase(name, pattern):
+                return target
+        return name
+
+
+PLAIN_RULES: Final = RouteRules()
+
+
 @lru_cache(maxsize=1024)
 def unrouted(service_name: str) -> str:
     """The route of a call that nobody named: a to-do per service, never mixed with real routes."""
     return f"unrouted/{route_name(service_name) or 'unknown'}"[:MAX_ROUTE]
 
 
-def own_route(hints: RouteHints, service_name: str) -> tuple[str, str]:
+def own_route(
+    hints: RouteHints, service_name: str, order: tuple[RouteSource, ...] = ROUTE_ORDER
+) -> tuple[str, str]:
     """Route and its source from what a call's own span says; final where the call has no relatives."""
-    if hints.declared:
-        return hints.declared, "declared"
-    if hints.dialect:
-        return hints.dialect, "dialect"
-    if hints.agent:
-        return hints.agent, "agent"
-    if hints.prompt:
-        return hints.prompt, "prompt"
+    for source in order:
+        if source != "ancestor" and source != "root":  # a call's own name says nothing
+            route = getattr(hints, source)
+            if route:
+                return route, source
     return unrouted(service_name), "unrouted"
 
 

@@ -16,6 +16,7 @@ from tierlight import semconv
 from ..content import is_content_key
 from . import langfuse, litellm, mlflow, openinference, otel, own, platforms, traceloop, vercel
 from .coerce import unquoted
+from .routes import PLAIN_RULES, RouteRules
 from .usage import ROWS
 from .values import Plan, Values
 
@@ -90,12 +91,15 @@ def _ranked() -> dict[str, tuple[int, str]]:
 
 
 _RANKED: Final = _ranked()
-_PLANS: Final[dict[tuple[str, ...], Plan]] = {}
+_PLANS: Final[dict[RouteRules, dict[tuple[str, ...], Plan]]] = {}
 
 
-def plan_of(keys: tuple[str, ...]) -> Plan:
+def plan_of(keys: tuple[str, ...], rules: RouteRules = PLAIN_RULES) -> Plan:
     """The plan for spans with these attribute keys."""
-    sources = sorted((*_RANKED[key], key) for key in keys if key in _RANKED)
+    ranked = {key: (rank - len(rules.keys), "route") for rank, key in enumerate(rules.keys)}
+    sources = sorted(
+        (*(ranked.get(key) or _RANKED[key]), key) for key in keys if key in ranked or key in _RANKED
+    )
     best: dict[str, str] = {}
     others: list[tuple[str, str]] = []
     for _, field, key in sources:
@@ -119,6 +123,7 @@ def plan_of(keys: tuple[str, ...]) -> Plan:
         is_refined=not _REFINED.isdisjoint(best),
         usage_row=next((n for n, row in enumerate(ROWS) if row[0] in best or row[1] in best), None),
         dialect=dialect,
+        rules=rules,
     )
 
 
@@ -131,14 +136,17 @@ def _fetcher(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ..
     return lambda attributes: (attributes[only],)
 
 
-def plan_for(attributes: Mapping[str, Any]) -> Plan:
+def plan_for(attributes: Mapping[str, Any], rules: RouteRules = PLAIN_RULES) -> Plan:
     """The plan for these attributes, remembered within bounds."""
     keys = tuple(attributes)
-    plan = _PLANS.get(keys)
+    plans = _PLANS.get(rules)
+    plan = plans.get(keys) if plans is not None else None
     if plan is None:
-        plan = plan_of(keys)
-        if len(_PLANS) < _MAX_PLANS and sum(map(len, keys)) <= _MAX_PLAN_CHARS:
-            _PLANS[keys] = plan
+        plan = plan_of(keys, rules)
+        if plans is None:
+            plans = _PLANS[rules] = {}
+        if len(plans) < _MAX_PLANS and sum(map(len, keys)) <= _MAX_PLAN_CHARS:
+            plans[keys] = plan
     return plan
 
 

@@ -14,6 +14,7 @@ from .coerce import number_of
 from .contents import contents_of
 from .costs import stated_cost
 from .profiles import MAX_TEXT, CallProfile, id_of, key_of, profile_of, recall, remember
+from .routes import PLAIN_RULES, RouteRules
 from .scores import inline_scores, score_of
 from .sources import plan_for, read, read_own
 from .storable import stripped, timely
@@ -27,17 +28,19 @@ _make_call: Final = maker(CallRecord)
 _make_normalised: Final = maker(NormalisedSpan)
 
 
-def normalise(span: SpanRecord, arrived_ns: int, *, content: bool = False) -> NormalisedSpan:
+def normalise(
+    span: SpanRecord, arrived_ns: int, *, content: bool = False, rules: RouteRules = PLAIN_RULES
+) -> NormalisedSpan:
     """The span read through its dialect; never raises, whatever the attributes hold.
 
     `arrived_ns` is when the request came: a start more than an hour after it is a wrong clock and becomes the
     arrival (the duration stays). The attributes of the result hold no content; what was read out of content is
     kept under `tierlight.found.*`, so that a later version of the rules can read the stored span again. With
-    `content` the texts of a call are given back in `contents`.
+    `content` the texts of a call are given back in `contents`. `rules` say how the project names its routes.
 
     The record's costs are unpriced apart from what the caller or the provider stated.
     """
-    plan = plan_for(span.attributes)
+    plan = plan_for(span.attributes, rules)
     values = read_own(plan, span.attributes)
     key = key_of(plan, span) if values is not None else None
     profile = recall(key) if key is not None else None

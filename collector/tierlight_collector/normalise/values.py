@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .routes import RouteRules
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
@@ -29,6 +31,7 @@ class Plan:
     is_refined: bool  # a dialect that hides facts in JSON
     usage_row: int | None  # see `usage`
     dialect: str  # "" = told by the scope
+    rules: RouteRules
 
 
 class Values(dict[str, Any]):

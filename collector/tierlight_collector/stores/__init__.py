@@ -8,6 +8,7 @@ from typing import Literal
 
 from tierlight._version import __version__
 
+from ..normalise import PLAIN_RULES, RouteRules
 from .files import path_of_url
 from .protocol import Store
 from .retention import KEEP_ALL, Retention
@@ -23,6 +24,7 @@ def open_store(
     durability: Literal["normal", "full"] = "normal",
     now_ns: Callable[[], int] = time.time_ns,
     retention: Retention = DEFAULT_RETENTION,
+    rules: RouteRules = PLAIN_RULES,
 ) -> Store:
     """The store at `sqlite:///relative.db` or `sqlite:////absolute.db`, made or upgraded where needed.
 
@@ -35,6 +37,7 @@ def open_store(
             a killed process loses nothing in either case.
         now_ns: the clock, in nanoseconds since 1970.
         retention: how long texts, raw spans and calls are kept.
+        rules: how the project names its routes.
 
     Raises:
         StoreLocked: another process writes this store.
@@ -48,4 +51,5 @@ def open_store(
         app_version=__version__,
         now_ns=now_ns,
         retention=retention,
+        rules=rules,
     )

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+from ..normalise import PLAIN_RULES, RouteRules
 from ..normalise.resolve import (
     CLOCK_SLACK_NS,
     RESPONSE_WINDOW_NS,
@@ -80,8 +81,9 @@ class _Stored:
 class Appender:
     """Stores groups inside the writer's open transaction. After a rollback call `forget`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, rules: RouteRules = PLAIN_RULES) -> None:
         self._connection = connection
+        self._route_order = rules.order
         self._interner = Interner(connection)
         self._dictionary = Dictionary()
         self.dirty = DirtyHours(connection)
@@ -203,7 +205,7 @@ class Appender:
             return
         seqs = {key: each.seq for key, each in stored.items()}
         seqs |= {key: item.seq for key, item in fresh.items()}
-        for key, verdict in resolve(facts).items():
+        for key, verdict in resolve(facts, self._route_order).items():
             superseded_by = seqs[verdict.superseded_by] if verdict.superseded_by else None
             taken = ",".join(verdict.taken) or None
             item = fresh.get(key)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from ..costing import PRICE_ESTIMATED, STATED
-from ..normalise import NORM_VERSION, normalise, original
+from ..normalise import NORM_VERSION, RouteRules, normalise, original
 from ..normalise.resolve import Settled
 from ..records import HOUR_NS, CallRecord, Filters, NormalisedSpan, Reread, ScoreRecord
 from . import blocks, callrows, reading, tables
@@ -82,8 +82,8 @@ class _Kept:
 class _Settler(Appender):
     """Settles stored calls, and remembers what each was before and is now."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: sqlite3.Connection, rules: RouteRules) -> None:
+        super().__init__(connection, rules)
         self.before: dict[int, _State | None] = {}
 
     def settle(self, project_id: int, traces: set[bytes], calls: Sequence[CallRecord]) -> None:
@@ -207,12 +207,13 @@ def renormalise(
     routes: Sequence[str],
     now_ns: int,
     floor_hour: int,
+    rules: RouteRules,
 ) -> Reread:
     """Read the next spans with arrival number > `after` again, in the open transaction."""
     rows = connection.execute(_SPANS, (after, since_ns, limit)).fetchall()
     if not rows:
         return Reread(None)
-    settler = _Settler(connection)
+    settler = _Settler(connection, rules)
     settler.dirty.now_ns, settler.dirty.floor_hour = now_ns, floor_hour
     dictionary = Dictionary()
     last_seq, looked_at = rows[-1][0], len(rows)
@@ -234,7 +235,7 @@ def renormalise(
         calls_seen += kept.call is not None
         span = blocks.span_of_item(items[seq], trace_id, span_id, parent_span_id, start_ns)
         arrived_ns = kept.call.arrived_ns if kept.call is not None else max(span.start_ns, span.end_ns)
-        found = normalise(span, arrived_ns)
+        found = normalise(span, arrived_ns, rules=rules)
         call = _new_call(found, kept, price)
         is_changed = (
             found.role != kept.role
@@ -243,7 +244,11 @@ def renormalise(
         )
         if is_changed:
             settler.rewrite(kept, found, call)
-        if is_changed or (trace_id, project_id) in related or (call and settler.has_twins(call)):
+        if (
+            is_changed
+            or (trace_id, project_id) in related
+            or (call and (settler.has_twins(call) or _is_routed_anew(found, kept)))
+        ):
             traces[project_id].add(trace_id)
             # What was a twin by its old reading may be none by the new one: both look for relatives.
             asking[project_id] += [
@@ -280,6 +285,14 @@ def _new_call(found: NormalisedSpan, kept: _Kept, price: Price) -> CallRecord | 
     new = replace(new, flags=flags, **{name: getattr(old, name) for name in _COSTS})
     own_flags = tuple(flag for flag in old.flags if flag != _SETTLED_FLAG)
     return old if new == replace(old, flags=own_flags) else replace(new, norm_version=NORM_VERSION)
+
+
+def _is_routed_anew(found: NormalisedSpan, kept: _Kept) -> bool:
+    """Whether the span says another route by itself: its words may be the same, and be believed in another order."""
+    new, old = found.call, kept.call
+    return (
+        new is not None and old is not None and (new.route, new.route_source) != (old.route, old.route_source)
+    )
 
 
 def _is_priced_anew(new: CallRecord, old: CallRecord, taken: Sequence[str]) -> bool:

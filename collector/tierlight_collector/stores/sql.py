@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from ..decisions import AuditEntry
 from ..errors import StoreBusy, StoreError
+from ..normalise import PLAIN_RULES, RouteRules
 from ..records import (
     HOUR_NS,
     Appended,
@@ -71,7 +72,9 @@ class SqliteStore(Decisions, OutboxTables):
         app_version: str = "",
         now_ns: Callable[[], int] = time.time_ns,
         retention: Retention = DEFAULT_RETENTION,
+        rules: RouteRules = PLAIN_RULES,
     ) -> None:
+        self._rules = rules
         self._retention = retention
         self.path = path.absolute()
         self._clock = now_ns
@@ -113,7 +116,7 @@ class SqliteStore(Decisions, OutboxTables):
         except BaseException:
             self._lock.release()
             raise
-        self._writer = Writer(connection, now_ns=self._clock)
+        self._writer = Writer(connection, now_ns=self._clock, rules=self._rules)
         self._writer.add_chore(Chore("rollups", 10.0, roll_up(self._writer)))
         self._writer.add_chore(Chore("retention", 60.0, expire(self._writer, self._retention)))
         self._writer.add_chore(Chore("compaction", 30.0, compact(self._writer), due=time.monotonic() + 30))
@@ -351,6 +354,7 @@ class SqliteStore(Decisions, OutboxTables):
             routes=routes,
             now_ns=self._clock(),
             floor_hour=writer.appender.dirty.floor_hour,
+            rules=self._rules,
         )
 
         def job(_connection: sqlite3.Connection) -> Reread:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 from ..errors import InvalidRecord, StoreBusy, StoreDamaged, StoreError
+from ..normalise import PLAIN_RULES, RouteRules
 from ..records import Appended, Batch
 from .append import Appender
 
@@ -72,9 +73,10 @@ class Writer:
         *,
         now_ns: Callable[[], int] = time.time_ns,
         chores: Sequence[Chore] = (),
+        rules: RouteRules = PLAIN_RULES,
     ) -> None:
         self.connection = connection
-        self.appender = Appender(connection)
+        self.appender = Appender(connection, rules)
         self.state: State = "ok"
         self.last_error = ""
         self.now_ns = now_ns
