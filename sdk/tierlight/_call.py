@@ -46,6 +46,8 @@ class Call:
     span: Span | None = None  # of the application's own provider, where that was joined
     asked: tuple[RouteSpec, tuple[Any, ...], dict[str, Any]] | None = None  # arguments, for a judge
     checks: tuple[tuple[str, Any], ...] = ()
+    attempts: list[FinishedCall] | None = None  # of the span around several: their records, as they end
+    baseline: tuple[str, str] | None = None  # of the same: provider and model to compare its cost with
     _annotations: Attributes | None = None
     _scores: dict[str, float] | None = None
     _observed: ResponseFacts | None = None
@@ -312,6 +314,8 @@ class Call:
         self._deliver_held(None)
         self._inner_last = None
         outer = self._outer
+        if outer is not None and outer.attempts is not None:
+            outer.attempts.append(record)
         if outer is not None and outer.checks and outer._is_open:
             # The route around it will say how good the answer was: its scores go on this very span.
             outer._deliver_held(None)
@@ -383,6 +387,7 @@ class Call:
             attributes.update(self._annotations)
         record = self._span_record(f"route {self.spec.name}", attributes)
         record.kind = KIND_INTERNAL
+        record.attempts, record.baseline = self.attempts, self.baseline
         if self._annotations is not None:
             self._prepare(record)
         return record

@@ -35,13 +35,14 @@ class Finisher:
             return
         try:
             with imports:
-                from tierlight._cost import add_cost
+                from tierlight._cost import add_call_cost, add_cost
                 from tierlight.pricing import PriceBook, Usage
 
                 path = self._settings.price_file
                 book = PriceBook.from_toml(Path(path).read_bytes()) if path else PriceBook.default()
                 _ = book.version  # loads every source now
-            self._book, self._add_cost, self._usage = book, add_cost, Usage
+            self._book, self._usage = book, Usage
+            self._add_cost, self._add_call_cost = add_cost, add_call_cost
         except Exception as error:  # noqa: BLE001  a broken price file must not stop the export
             self._is_priced = False
             report("load the prices", error)
@@ -65,7 +66,10 @@ class Finisher:
             return self._log(record)
         if self._book is not None:
             try:
-                self._add_cost(record, self._book, self._usage, self._settings.draft_cost)
+                if record.attempts is None:
+                    self._add_cost(record, self._book, self._usage, self._settings.draft_cost)
+                else:
+                    self._add_call_cost(record, self._book, self._usage)
             except Exception as error:  # noqa: BLE001  a call without a price is still a call
                 report("price a call", error)
                 attributes[semconv.TIERLIGHT_INSTRUMENTATION_ERROR] = f"price: {type(error).__name__}"

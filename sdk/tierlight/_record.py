@@ -31,6 +31,8 @@ class FinishedCall:
         prepare: What is left to do away from the calling thread (redaction of texts). The sink calls it
             once, before pricing and encoding; if it raises, the sink drops every attribute of
             `semconv.CONTENT_ATTRIBUTES` and the message, and keeps the rest.
+        attempts: of the span around several calls, those calls' records: their costs together are its own.
+        baseline: of the same, provider and model that the answer's tokens are priced at for comparison.
         content_bytes: Rough size of the captured texts that `prepare` will write out; 0 = none captured. It
             counts against the queue's bound in bytes: over it the texts are dropped and the call is kept.
     """
@@ -48,6 +50,8 @@ class FinishedCall:
     trace_flags: int = 1
     prepare: Callable[[FinishedCall], None] | None = None
     content_bytes: int = 0
+    attempts: list[FinishedCall] | None = None
+    baseline: tuple[str, str] | None = None
 
 
 @dataclass(slots=True)

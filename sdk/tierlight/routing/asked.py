@@ -94,6 +94,8 @@ class Asked:
         marked = Request(self.body.operation, is_route=True)
         found = begin(runtime, spec, marked) if runtime is not None else None
         self.call = found if isinstance(found, Call) else None
+        if self.call is not None:
+            self.call.attempts = []
         self._is_silenced = isinstance(found, Unsampled)
         entered = enter(found) if found is not None else None
         try:
@@ -271,6 +273,8 @@ class Asked:
             said[s.TIERLIGHT_EXPERIMENT_DELIVERED] = decision.is_delivered
         if self.route.baseline:
             said[s.TIERLIGHT_CALL_BASELINE_TARGET] = self.route.baseline
+            baseline = self.policy.targets[self.route.baseline]
+            call.baseline = (baseline.provider, baseline.model)
         call.annotate(said)
 
     def _close(self, end: Callable[[Call], object]) -> None:
@@ -311,10 +315,14 @@ class Asked:
                     f"verify:{self.route.name}",
                 )
             )
+        judges = {
+            name: self.policy.targets[name]
+            for name in (one.options["target"] for one in self.route.validators if one.kind == "judge")
+        }
         for target, share, budget, name in shadows:
             if target != job.answered and self.router.rng.random() < share:
                 self.router.shadows.offer(
-                    name, self.policy.targets[target], self.body, self.route, budget, share, self.call
+                    name, self.policy.targets[target], self.body, self.route, budget, share, self.call, judges
                 )
 
     def _providers_in_use(self) -> set[str]:

@@ -155,6 +155,8 @@ def run(job: Job) -> Steps:
             tell_success(job.board, job.policy.breaker, target, job.now)
             job.answered = todo.target
             if job.is_streaming:
+                if call is not None:
+                    call.annotate({s.TIERLIGHT_ATTEMPT_FINAL: True})
                 return reply.result
             facts = usage_from(reply.result)
             if call is not None:

@@ -102,7 +102,7 @@ class Router:
         self.rng = rng if rng is not None else random.Random()
         self._router_words: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._devices = Devices(self._provider)
-        self.shadows = Shadows(self._provider, prices)
+        self.shadows = Shadows(self._provider, prices, self.checks)
 
     @property
     def policy(self) -> Policy:
@@ -113,6 +113,10 @@ class Router:
     def stats(self) -> Mapping[str, int]:
         """Counters: shadows sent, dropped, skipped; policy refreshes that failed."""
         return MappingProxyType({**self.shadows.counters, **self._source.counters})
+
+    def refresh(self) -> None:
+        """Ask a served policy's address now instead of within half a minute; what fails leaves the policy in use."""
+        self._source.refresh()
 
     def close(self) -> None:
         """Stop polling and shadows. A router that is not closed ends with the process."""

@@ -6,9 +6,9 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import semconv as s
 from .._call import Call
@@ -18,6 +18,8 @@ from .._spec import Attributes, Request, RouteSpec, base_attributes
 from .._usage import ResponseFacts, usage_from
 from .policy import Route, Target
 from .providers import Limits, ModelRequest, Provider
+from .spans import note
+from .validators import Answer, Check, Verdict, check, judge_request, judge_verdict
 
 if TYPE_CHECKING:
     from ..pricing import PriceBook
@@ -35,17 +37,25 @@ class _Waiting:
     budget: float
     share: float
     beside: Call | None
+    judges: Mapping[str, Target]  # the targets that the route's judges ask, by name
 
 
 class Shadows:
     """Sends shadow requests on a thread of its own. Nothing it does reaches the caller.
 
-    A shadow whose price is unknown stops: a budget that can't be counted can't be kept.
+    Its answer goes through the route's own validators and judge, so that it can be compared with the one that the
+    user had. A shadow whose price is unknown stops: a budget that can't be counted can't be kept.
     """
 
-    def __init__(self, provider: Callable[[Target], Provider], prices: PriceBook | None) -> None:
+    def __init__(
+        self,
+        provider: Callable[[Target], Provider],
+        prices: PriceBook | None,
+        checks: Mapping[str, Check] | None = None,
+    ) -> None:
         self._provider = provider
         self._prices = prices
+        self._checks = checks if checks is not None else {}
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -62,6 +72,7 @@ class Shadows:
         budget: float,
         share: float,
         beside: Call | None,
+        judges: Mapping[str, Target],
     ) -> None:
         """Queue one shadow; a full queue drops it and counts."""
         if name in self._stopped or self._spent.get((name, _today()), 0.0) >= budget:
@@ -72,7 +83,7 @@ class Shadows:
                 self._thread = threading.Thread(target=self._work, name="tierlight-shadow", daemon=True)
                 self._thread.start()
         try:
-            self._queue.put_nowait(_Waiting(name, target, request, route, budget, share, beside))
+            self._queue.put_nowait(_Waiting(name, target, request, route, budget, share, beside, judges))
         except queue.Full:
             self.counters["shadow_dropped"] += 1
 
@@ -108,25 +119,36 @@ class Shadows:
                 self._queue.task_done()
 
     def _send(self, waiting: _Waiting) -> None:
-        target, route = waiting.target, waiting.route
+        target = waiting.target
         if self._spent.get((waiting.name, _today()), 0.0) >= waiting.budget:
             self.counters["shadow_over_budget"] += 1
             return
-        call = _begin(waiting)
-        start_ns = time.time_ns()
-        try:
-            response = self._provider(target).send(
-                target, waiting.request, Limits(route.timeout_s, route.first_token_timeout_s)
-            )
-        except Exception as error:  # noqa: BLE001  whatever the provider raises is only noted
+        call = _begin(waiting, target, "shadow", waiting.share)
+        asked = self._ask(waiting, target, waiting.request, call)
+        if asked is None:
             self.counters["shadow_failed"] += 1
-            if call is not None:
-                call.fail(error)
             return
-        facts = usage_from(response)
+        response, facts = asked
+        note(call, self._verdicts(waiting, response))
         if call is not None:
             call.succeed(facts)
         self.counters["shadow_sent"] += 1
+
+    def _ask(
+        self, waiting: _Waiting, target: Target, request: ModelRequest, call: Call | None
+    ) -> tuple[Any, ResponseFacts | None] | None:
+        """The answer, with its cost counted; None where the provider failed, which ends the span."""
+        route, start_ns = waiting.route, time.time_ns()
+        try:
+            limits = Limits(route.timeout_s, route.first_token_timeout_s)
+            response = self._provider(target).send(target, request, limits)
+        except Exception as error:  # noqa: BLE001  whatever the provider raises is only noted
+            if call is not None:
+                call.fail(error)
+            return None
+        if call is not None:
+            call.answer_arrived()
+        facts = usage_from(response)
         cost = self._cost(target, facts, start_ns)
         if cost is None:
             self._stopped.add(waiting.name)
@@ -134,6 +156,26 @@ class Shadows:
         else:
             key = (waiting.name, _today())
             self._spent[key] = self._spent.get(key, 0.0) + cost
+        return response, facts
+
+    def _verdicts(self, waiting: _Waiting, response: Any) -> tuple[Verdict, ...]:
+        """What the route's checks say, in the order and up to the failure where a user's answer is checked."""
+        answer, found = Answer.of(response), []
+        for spec in sorted(waiting.route.validators, key=lambda one: one.kind == "judge"):
+            if spec.kind != "judge":
+                found.append(check(spec, waiting.request, answer, self._checks))
+            else:
+                judge = waiting.judges[spec.options["target"]]
+                call = _begin(waiting, judge, "judge", None)
+                asked = self._ask(waiting, judge, judge_request(spec, waiting.request, answer), call)
+                if asked is None:
+                    break
+                if call is not None:
+                    call.succeed(asked[1])
+                found.append(judge_verdict(spec, asked[0]))
+            if not found[-1].passed:
+                break
+        return tuple(found)
 
     def _cost(self, target: Target, facts: ResponseFacts | None, at_ns: int) -> float | None:
         if target.is_free:
@@ -153,24 +195,25 @@ def _today() -> int:
     return int(time.time()) // _DAY_S
 
 
-def _begin(waiting: _Waiting) -> Call | None:
-    """The shadow's span beside the call's: the same trace and the same call id."""
-    runtime, beside, target = active(), waiting.beside, waiting.target
+def _begin(waiting: _Waiting, target: Target, role: str, share: float | None) -> Call | None:
+    """The span of a shadow, or of its judge, beside the call's: the same trace and the same call id."""
+    runtime, beside = active(), waiting.beside
     if runtime is None or beside is None:
         return None
     spec = RouteSpec(
         waiting.route.name,
-        base_attributes(waiting.route.name, target.tier, purpose="shadow"),
+        base_attributes(waiting.route.name, target.tier, purpose=role),
         provider=target.provider,
         model=target.model,
     )
     attributes: Attributes = {
-        s.TIERLIGHT_ATTEMPT_ROLE: "shadow",
+        s.TIERLIGHT_ATTEMPT_ROLE: role,
         s.TIERLIGHT_ATTEMPT_REASON: "shadow",
         s.TIERLIGHT_ATTEMPT_FINAL: False,
-        s.TIERLIGHT_ACT_PROB: waiting.share,
         s.TIERLIGHT_EXPERIMENT_ID: waiting.name,
     }
+    if share is not None:
+        attributes[s.TIERLIGHT_ACT_PROB] = share
     request = Request(waiting.request.operation, target.provider, target.model, attributes)
     call = Call(runtime, spec, None, beside.trace_id, beside.span_id, request)
     call.id = beside.id

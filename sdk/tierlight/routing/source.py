@@ -135,7 +135,9 @@ class PolicySource:
         return self._policy
 
     def refresh(self) -> None:
-        """Ask the address once; on any fault the policy in use stays."""
+        """Ask the address once; on any fault the policy in use stays. A policy of no address is as new as it gets."""
+        if not self._address:
+            return
         try:
             found = self._fetch(self._etag)
             if found is not None:

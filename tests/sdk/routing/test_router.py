@@ -526,6 +526,25 @@ def test_a_shadow_is_recorded_apart_and_its_failure_is_invisible() -> None:
     assert router.stats["shadow_failed"] == 1
 
 
+def test_a_shadows_answer_is_checked_and_judged_like_the_users() -> None:
+    checks = '{ kind = "min_length", value = 2 }, { kind = "judge", target = "lite", rubric = "right", value = 0.7 }'
+    toml = SHADOWED.replace("[route.intent]", f"[route.intent]\nvalidators = [{checks}]")
+    script = Scripted().tell("lite", reply("9"), reply("4"))
+    router = routed(script, toml, prices=PriceBook.from_toml(b""))
+    with captured(script) as calls:
+        router.chat("intent", "hi")
+        assert router.shadows.drain()
+    assert script.asked == ["nano", "lite", "gpt5", "lite"]
+    by_model = {call.model: call for call in attempts(calls) if call.model != "gemini-2.5-flash-lite"}
+    assert by_model["gpt-5-nano"].scores == {"min_length": 1.0, "judge": 0.9}
+    shadow = by_model["gpt-5"]
+    assert shadow.scores == {"min_length": 1.0, "judge": 0.4}
+    assert shadow.attributes["tierlight.experiment.id"] == "s"
+    judges = [call for call in attempts(calls) if call.model == "gemini-2.5-flash-lite"]
+    assert [call.attributes["tierlight.purpose"] for call in judges] == ["judge", "judge"]
+    assert len({call.id for call in calls}) == 1
+
+
 def test_shadows_stop_at_their_budget_and_where_the_price_is_unknown() -> None:
     script = Scripted()
     frugal = routed(
