@@ -20,7 +20,7 @@ from tierlight.errors import ConfigurationError
 from .content import is_content_key
 from .records import EventRecord, LogRecord, Resource, SpanRecord
 
-_SHORTEST: Final = 6  # a@b.de
+_SHORTEST: Final = 6  # of what the SDK's patterns match: a@b.de
 _REMEMBERED_CHARS: Final = 120
 # What conventions define as a name, an id, a word or a number.
 _STRUCTURED: Final = (
@@ -81,11 +81,12 @@ class Redaction:
     def __init__(self, patterns: Sequence[tuple[str, str]] = (), *, builtin: bool = True) -> None:
         self._builtin = builtin
         self._own = tuple((f"[redacted:{word}]", _compiled(word, pattern)) for word, pattern in patterns)
+        self._shortest = 1 if patterns else _SHORTEST
         self._short = lru_cache(maxsize=4096)(self._masked)
 
     def text(self, text: str) -> str:
         """The text with what may not be kept replaced by a word that says what stood there."""
-        if len(text) < _SHORTEST:
+        if len(text) < self._shortest:
             return text
         return self._short(text) if len(text) <= _REMEMBERED_CHARS else self._masked(text)
 

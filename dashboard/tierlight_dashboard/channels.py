@@ -22,7 +22,6 @@ Texts may be `env:NAME` or `file:PATH`, so that no secret stands in the file.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,28 +53,21 @@ class Notifications:
     dashboard_url: str = ""
 
 
-def read_notifications(path: Path) -> Notifications:
-    """The `[notify]` table of a configuration file.
+def notifications_of(table: Mapping[str, Any], path: Path) -> Notifications:
+    """The `[notify]` table of the configuration file at `path`.
 
     Raises:
-        ConfigurationError: the file cannot be read, or holds a key, value or secret that is not as expected.
+        ConfigurationError: it holds a key or value that is not as expected.
+        BadTarget: a secret is not where the file says.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"expected a TOML file at {path}: {error}") from error
-    unknown = sorted(set(data) - {"notify"})
-    if unknown:
-        raise ConfigurationError(f"{path}: expected the table [notify] only, got {', '.join(unknown)}")
-    table = _table(data.get("notify", {}), "[notify]", path)
     unknown = sorted(set(table) - {"dashboard_url", "allowed_hosts", *_KEYS})
     if unknown:
         raise ConfigurationError(f"{path}: [notify] knows no {', '.join(unknown)}")
-    url = _checked(table.get("dashboard_url", ""), _TEXT, "dashboard_url", path)
-    hosts = _texts(table.get("allowed_hosts", []), "allowed_hosts", path)
+    url = expect(table.get("dashboard_url", ""), _TEXT, "dashboard_url", path)
+    hosts = expect_texts(table.get("allowed_hosts", []), "allowed_hosts", path)
     channels: list[Channel] = []
     for kind in _KEYS:
-        entries = _checked(table.get(kind, []), _LIST, f"[[notify.{kind}]]", path)
+        entries = expect(table.get(kind, []), _LIST, f"[[notify.{kind}]]", path)
         for number, entry in enumerate(entries, 1):
             given = _entry(kind, entry, path)
             given.setdefault("name", kind if number == 1 else f"{kind} {number}")
@@ -96,34 +88,37 @@ def _channel(kind: str, given: dict[str, Any], hosts: tuple[str, ...]) -> Channe
 
 def _entry(kind: str, entry: object, path: Path) -> dict[str, Any]:
     where = f"[[notify.{kind}]]"
-    table = _table(entry, where, path)
+    table = expect_table(entry, where, path)
     keys = _KEYS[kind]
     unknown = sorted(set(table) - set(keys))
     missing = [key for key in _REQUIRED[kind] if key not in table]
     if unknown or missing:
         wrong = f"knows no {', '.join(unknown)}" if unknown else f"needs {', '.join(missing)}"
         raise ConfigurationError(f"{path}: {where} {wrong}")
-    given = {key: _checked(value, keys[key], f"{where} {key}", path) for key, value in table.items()}
+    given = {key: expect(value, keys[key], f"{where} {key}", path) for key, value in table.items()}
     if given.get("least", "page") not in SEVERITY_ORDER:
         raise ConfigurationError(
             f"{path}: expected least of {where} to be page, ticket or info, got {given['least']!r}"
         )
     if "to" in given:
-        given["to"] = _texts(given["to"], f"{where} to", path)
+        given["to"] = expect_texts(given["to"], f"{where} to", path)
     return given
 
 
-def _table(value: object, where: str, path: Path) -> Mapping[str, Any]:
+def expect_table(value: object, where: str, path: Path) -> Mapping[str, Any]:
+    """The value where it is a table."""
     if not isinstance(value, dict):
         raise ConfigurationError(f"{path}: expected {where} to be a table")
     return value
 
 
-def _texts(value: object, where: str, path: Path) -> tuple[str, ...]:
-    return tuple(_checked(text, _TEXT, where, path) for text in _checked(value, _LIST, where, path))
+def expect_texts(value: object, where: str, path: Path) -> tuple[str, ...]:
+    """The value where it is a list of texts."""
+    return tuple(expect(text, _TEXT, where, path) for text in expect(value, _LIST, where, path))
 
 
-def _checked(value: Any, kind: type, where: str, path: Path) -> Any:
+def expect(value: Any, kind: type, where: str, path: Path) -> Any:
+    """The value where it is of the kind; a text may say `env:NAME` or `file:PATH` for what is read there."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigurationError(f"{path}: expected {where} as {kind.__name__}, got {type(value).__name__}")
     return read_secret(value) if isinstance(value, str) else value

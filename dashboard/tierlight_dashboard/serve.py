@@ -13,7 +13,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from tierlight_collector.costing import Costing
 from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.guard import check_bind, is_loopback
 from tierlight_collector.limits import IngestLimits
+from tierlight_collector.normalise import PLAIN_RULES, RouteRules
 from tierlight_collector.prices import open_book
+from tierlight_collector.redaction import Redaction
 from tierlight_collector.serve import collect_garbage_seldom, serve_collector
 from tierlight_collector.server import listen, serve_http
 from tierlight_collector.stores import Retention, open_store
@@ -38,7 +40,10 @@ logger = logging.getLogger("tierlight")
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """What `tierlight up` was told. Port 0 takes a free one; `watch_every_s` 0 leaves the watch to the caller."""
+    """What `tierlight up` was told. Port 0 takes a free one; `watch_every_s` 0 leaves the watch to the caller.
+
+    `clock` gives nanoseconds since 1970; another than the machine's plays calls of weeks in seconds.
+    """
 
     store: str
     host: str = "127.0.0.1"
@@ -54,6 +59,9 @@ class ServeSettings:
     retention: Retention = field(default_factory=Retention)
     names: tuple[str, ...] = ()
     notifications: Notifications = field(default_factory=Notifications)
+    redaction: Redaction = field(default_factory=Redaction)
+    rules: RouteRules = PLAIN_RULES
+    clock: Callable[[], int] = time.time_ns
 
 
 @dataclass(slots=True)
@@ -66,10 +74,11 @@ class Running:
     grpc_port: int | None
     dashboard_url: str
     notifier: Notifier
+    clock: Callable[[], int]
 
     def tick(self) -> TickReport:
         """Let the watch look at everything that has arrived, and tell the channels; safe beside the timer."""
-        now_ns = time.time_ns()
+        now_ns = self.clock()
         report = self.watch.tick(now_ns)
         self.notifier.tell(report, now_ns)
         return report
@@ -90,7 +99,9 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
     async with contextlib.AsyncExitStack() as stack:
         pages = listen(settings.host, settings.port)
         stack.callback(pages.close)
-        store = open_store(settings.store, retention=settings.retention)
+        store = open_store(
+            settings.store, retention=settings.retention, now_ns=settings.clock, rules=settings.rules
+        )
         stack.callback(store.close)
         collector = await stack.enter_async_context(
             serve_collector(
@@ -102,8 +113,11 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 costing=Costing(book),
                 limits=IngestLimits(horizon_days=settings.retention.calls_days),
                 content=settings.content,
+                redaction=settings.redaction,
+                rules=settings.rules,
                 targets=settings.targets,
                 insecure=settings.insecure,
+                clock_ns=settings.clock,
             )
         )
         port = pages.getsockname()[1]
@@ -117,6 +131,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
             grpc_port=collector.grpc_port,
             dashboard_url=dashboard_url,
             notifier=Notifier(store, told.channels, told.dashboard_url or dashboard_url),
+            clock=settings.clock,
         )
         dashboard = create_app(
             store,
@@ -125,6 +140,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 names=names,
                 otlp_url=running.otlp_url,
                 book=book,
+                clock=settings.clock,
                 insecure=settings.insecure,
                 accept_as_normal=running.watch.accept_as_normal,
                 ingest_counters=collector.ingest.counters.snapshot,

@@ -16,7 +16,7 @@ from tierlight_collector.decisions import AlertMute, Severity, WatchCommit
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.records import Batch
 from tierlight_collector.stores import open_store
-from tierlight_dashboard.channels import read_notifications
+from tierlight_dashboard.configfile import read_configuration
 from tierlight_dashboard.cli.commands import app
 from tierlight_dashboard.notify import Email, Slack, Webhook
 
@@ -117,7 +117,7 @@ def test_channels_come_from_the_file_and_secrets_from_elsewhere(
         '[[notify.webhook]]\nurl = "https://ops.example/x"\nsecret = "s"\n'
         '[[notify.email]]\nhost = "smtp.internal"\nsender = "a@b.example"\nto = ["c@d.example"]\n'
     )
-    found = read_notifications(file)
+    found = read_configuration(file).notifications
     assert found.dashboard_url == "https://t.example"
     assert found.channels == (
         Webhook("https://ops.example/x", "s", allowed_hosts=("smtp.internal",)),
@@ -143,4 +143,4 @@ def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, text: str, named: str) 
     file = tmp_path / "tierlight.toml"
     file.write_text(text)
     with pytest.raises((ConfigurationError, CollectorError), match=named):
-        read_notifications(file)
+        read_configuration(file)

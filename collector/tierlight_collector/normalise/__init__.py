@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .facts import CLOCK_SLACK_NS, RESPONSE_WINDOW_NS, SpanFacts, SpanKey
 from .resolve import Settled, facts_of, original, resolve
-from .routes import PLAIN_RULES, ROUTE_ORDER, RouteRules, RouteSource
+from .routes import PLAIN_RULES, ROUTE_ORDER, RouteRules, RouteSource, route_name
 from .spans import NORM_VERSION, normalise, normalise_log
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "normalise_log",
     "original",
     "resolve",
+    "route_name",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -16,14 +16,17 @@ import typer
 
 from tierlight._encode import partial_success
 from tierlight._spool import Claim, Spool, request_size
+from tierlight.errors import ConfigurationError
 from tierlight_collector.control import PATH, Action
 from tierlight_collector.errors import CollectorError, StoreLocked
-from tierlight_collector.forward import Forwarder, read_secret, skipped
+from tierlight_collector.forward import Forwarder, ForwardTarget, read_secret, skipped
 from tierlight_collector.serve import instance_of
 from tierlight_collector.stores import KEEP_ALL, open_store
 from tierlight_collector.stores.protocol import Store
 
+from ..configfile import read_configuration
 from .options import (
+    ConfigOption,
     FormatOption,
     ForwardContentOption,
     ForwardHeaderOption,
@@ -126,6 +129,7 @@ def drain(
     ] = None,
     forward_header: ForwardHeaderOption = None,
     forward_content: ForwardContentOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Deliver what waits for the targets, before the machine or the store goes away; exit 1 when some is left.
 
@@ -140,8 +144,12 @@ def drain(
         raise fail(str(error)) from error
     else:
         try:
-            left = _drain_here(opened, forward, forward_header, forward_content, timeout)
-        except CollectorError as error:
+            targets = (
+                *read_configuration(config).targets,
+                *forward_targets(forward, forward_header, forward_content),
+            )
+            left = _drain_here(opened, targets, timeout)
+        except (CollectorError, ConfigurationError) as error:
             raise fail(str(error)) from error
         finally:
             opened.close()
@@ -160,16 +168,13 @@ def _drain_by_server(store: str, server: str, timeout_s: float) -> int:
     return left
 
 
-def _drain_here(
-    opened: Store, endpoints: list[str] | None, headers: list[str] | None, content: bool, timeout_s: float
-) -> int:
-    targets = forward_targets(endpoints, headers, content)
+def _drain_here(opened: Store, targets: Sequence[ForwardTarget], timeout_s: float) -> int:
     names = {target.name for target in targets}
     left = _left(opened, lambda name: name not in names)
     if left:
         known = ", ".join(each.name for each in opened.outbox_targets())
         raise fail(
-            f"{left:,} spans wait for {known} and no server runs: name every endpoint by --forward, as for `up`"
+            f"{left:,} spans wait for {known} and no server runs: name every endpoint by --forward or --config, as for `up`"
         )
     if not targets:
         return 0

@@ -12,6 +12,7 @@ import typer
 
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.forward import ForwardTarget
+from tierlight_collector.normalise import PLAIN_RULES, RouteRules
 from tierlight_collector.stores import KEEP_ALL, open_store
 from tierlight_collector.stores.protocol import Store
 
@@ -38,6 +39,9 @@ StoreOption = Annotated[
 ]
 PricesOption = Annotated[
     Path | None, typer.Option("--prices", help="Own prices (TOML), asked before the list prices.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="The server's configuration (TOML): masks, names of routes.")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
 ForwardHeaderOption = Annotated[
@@ -79,10 +83,10 @@ def reading(url: str) -> Iterator[Store]:
 
 
 @contextmanager
-def writing(url: str) -> Iterator[Store]:
+def writing(url: str, rules: RouteRules = PLAIN_RULES) -> Iterator[Store]:
     """The store of `url` for writing; refused while another process holds it. Deletes nothing for its age."""
     try:
-        store = open_store(url, retention=KEEP_ALL)
+        store = open_store(url, retention=KEEP_ALL, rules=rules)
     except (CollectorError, ValueError) as error:
         raise fail(str(error)) from error
     try:

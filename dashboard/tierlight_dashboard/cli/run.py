@@ -12,7 +12,7 @@ from tierlight.errors import ConfigurationError
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.stores import Retention
 
-from ..channels import Notifications, read_notifications
+from ..configfile import read_configuration
 from ..serve import ServeSettings, serve
 from .options import (
     ForwardContentOption,
@@ -45,7 +45,10 @@ def up(
     port: PortOption = 4319,
     prices: PricesOption = None,
     config: Annotated[
-        Path | None, typer.Option(help="Who is told of alerts, in a TOML file with a table [notify].")
+        Path | None,
+        typer.Option(
+            help="A TOML file: who is told of alerts, what is masked, how routes are named, what is sent on."
+        ),
     ] = None,
     forward: Annotated[
         list[str] | None,
@@ -75,6 +78,7 @@ def up(
 ) -> None:
     """Collect OTLP, judge it, and serve the dashboard; one process, one file."""
     try:
+        said = read_configuration(config)
         settings = ServeSettings(
             store=store,
             host=host,
@@ -84,9 +88,11 @@ def up(
             prices=prices,
             list_prices=default_list(),
             content=content,
-            targets=forward_targets(forward, forward_header, forward_content),
+            targets=(*said.targets, *forward_targets(forward, forward_header, forward_content)),
             insecure=insecure_no_auth,
-            notifications=read_notifications(config) if config else Notifications(),
+            notifications=said.notifications,
+            redaction=said.redaction,
+            rules=said.rules,
             retention=Retention(keep_content_days, keep_span_days, keep_call_days),
         )
         asyncio.run(serve(settings))

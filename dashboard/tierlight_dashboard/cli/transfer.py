@@ -22,8 +22,18 @@ from tierlight_collector.importing import import_file
 from tierlight_collector.prices import open_book
 from tierlight_collector.stores.files import path_of_url
 
+from ..configfile import Configuration, read_configuration
 from .facts import RouteOption, SinceOption, since_ns
-from .options import FormatOption, PricesOption, StoreOption, default_list, fail, reading, writing
+from .options import (
+    ConfigOption,
+    FormatOption,
+    PricesOption,
+    StoreOption,
+    default_list,
+    fail,
+    reading,
+    writing,
+)
 from .output import Format, emit
 
 
@@ -100,15 +110,24 @@ def import_(
     ],
     store: StoreOption,
     prices: PricesOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Store what a file tells of, as if it had been sent; what is there already changes nothing.
 
     The file may be gzipped and may be imported again. Stop the server first: one process writes a store.
     """
     costing = _costing(prices)
-    with writing(store) as opened:
+    said = _configuration(config)
+    with writing(store, said.rules) as opened:
         try:
-            done = import_file(opened, file, costing, progress=_progress("read"))
+            done = import_file(
+                opened,
+                file,
+                costing,
+                progress=_progress("read"),
+                redaction=said.redaction,
+                rules=said.rules,
+            )
         except (CollectorError, OSError) as error:
             raise fail(str(error)) from error
     typer.echo(
@@ -127,23 +146,27 @@ def renormalise(
     since: SinceOption = "",
     route: RouteOption = None,
     prices: PricesOption = None,
+    config: ConfigOption = None,
     write: Annotated[
         bool, typer.Option("--apply/--dry-run", help="Write what is read differently; a dry run only looks.")
     ] = False,
 ) -> None:
     """Read the stored spans again by this version's rules and correct the calls that are read differently.
 
+    Also after the names of routes were changed in the configuration file.
+
     Without --apply nothing changes: it works on a copy, which needs as much room as the store. Costs stay as they
     were, unless a call's model or usage is read differently; then its old cost is kept as history.
     """
     costing = _costing(prices)
+    rules = _configuration(config).rules
     choice: dict[str, Any] = {"since_ns": since_ns(since), "routes": tuple(route or ())}
     try:
         if write:
-            with writing(store) as opened:
+            with writing(store, rules) as opened:
                 report = rereading.apply(opened, costing, progress=_progress("read"), **choice)
         else:
-            report = rereading.look(path_of_url(store), costing, **choice)
+            report = rereading.look(path_of_url(store), costing, rules=rules, **choice)
     except (CollectorError, ValueError, OSError) as error:
         raise fail(str(error)) from error
     rows = [{"column": name, "calls": count} for name, count in report.columns.most_common()]
@@ -203,6 +226,13 @@ def _who() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a container without a user of that number
         return "command line"
+
+
+def _configuration(config: Path | None) -> Configuration:
+    try:
+        return read_configuration(config)
+    except (ConfigurationError, CollectorError) as error:
+        raise fail(str(error)) from error
 
 
 def _costing(prices: Path | None) -> Costing:
