@@ -24,12 +24,30 @@
       const text = $(copy.dataset.copy).textContent;
       navigator.clipboard.writeText(text).then(() => status("Copied."), () => status("Copying is not allowed here: select the text."));
     }
+    const png = e.target.closest("[data-png]");
+    if (png) picture(png.dataset.png).catch(() => status("The picture could not be made; the SVG beside it has the same chart."));
     const opener = e.target.closest("[data-dialog]");
     if (opener) open(opener.dataset.dialog);
     const all = e.target.closest("[data-all]");
     if (all) document.querySelectorAll(all.dataset.all).forEach(box => { box.checked = all.checked; });
     document.querySelectorAll("details.menu[open]").forEach(menu => { if (!menu.contains(e.target)) menu.open = false; });
   });
+
+  // A chart as PNG: the server's SVG on a canvas of twice its size.
+  async function picture(address) {
+    const answer = await fetch(address), image = new Image(), canvas = document.createElement("canvas");
+    if (!answer.ok) throw new Error(answer.status);
+    image.src = "data:image/svg+xml," + encodeURIComponent(await answer.text());
+    await image.decode();
+    canvas.width = image.naturalWidth * 2;
+    canvas.height = image.naturalHeight * 2;
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    const blob = await new Promise(done => canvas.toBlob(done, "image/png")), link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = (/filename="([^"]+)\.svg"/.exec(answer.headers.get("Content-Disposition")) || [, "chart"])[1] + ".png";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
 
   let came_from = null;
   function open(id) {

@@ -36,19 +36,25 @@ _INLINE: Final[Mapping[str, str]] = {
     "floor": 'stroke="#b3261e" stroke-dasharray="5 4"', "floort": 'fill="#b3261e"',
     "mark": 'stroke="#7a5200" stroke-dasharray="3 3"', "mark-alert": 'stroke="#b3261e" stroke-dasharray="3 3"',
     "markt": 'fill="#7a5200"', "markt-alert": 'fill="#b3261e"', "hit": 'fill="none"', "gap": 'stroke="#ffffff"',
-    "dot": 'fill="#2f52cc" fill-opacity="0.75"',
+    "dot": 'fill="#2f52cc" fill-opacity="0.75"', "markhit": 'stroke="none"', "value": 'fill="#16181d"',
+    "zero": 'stroke="#868d9a"', "span": 'stroke="#2f52cc" stroke-width="5" stroke-linecap="round"', "mid": 'fill="#16181d"',
+    "step": 'fill="#2f52cc"', "lost": 'fill="#7a5200"', "rail": 'fill="#f1f2f5"', "track": 'stroke="#e3e5ea" stroke-width="2"',
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A moment worth a line across a chart; `at` is its place from 0 (left) to 1 (right)."""
+    """A moment worth a line across a chart; `at` is its place from 0 (left) to 1 (right).
+
+    `href` leads to the record it stands for, `around` to the calls of the hours round it.
+    """
 
     at: float
     label: str
     kind: str = "event"  # "alert" draws in the alert colour
     href: str = ""
     when: str = ""
+    around: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +92,13 @@ class Chart:
     plot: str
     height: int
     label: str
+    gutter_width: int = _GUTTER
 
     def __html__(self) -> Markup:
+        gutter = f'<svg class="gutter" width="{self.gutter_width}" height="{self.height}" aria-hidden="true">{self.gutter}</svg>'
         return Markup(
-            f'<div class="chart" role="img" aria-label="{escape(self.label)}">'
-            f'<svg class="gutter" width="{_GUTTER}" height="{self.height}" aria-hidden="true">{self.gutter}</svg>'
+            f'<div class="chart{"" if self.gutter_width else " rows"}" role="img" aria-label="{escape(self.label)}">'
+            f"{gutter if self.gutter_width else ''}"
             f'<svg class="plot" width="100%" height="{self.height}" aria-hidden="true">{self.plot}</svg></div>'
         )
 
@@ -102,10 +110,11 @@ class Chart:
             f'font-family="system-ui, sans-serif" font-size="11"><title>{escape(title)}</title><desc>{escape(self.label)}</desc>'
             f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
             f'<text x="16" y="26" font-size="14" font-weight="600" fill="#16181d">{escape(title)}</text>'
-            f'<svg x="8" y="40" width="{_GUTTER}" height="{self.height}">{self.gutter}</svg>'
-            f'<svg x="{8 + _GUTTER}" y="40" width="{width - _GUTTER - 24}" height="{self.height}">{self.plot}</svg></svg>'
+            f'<svg x="8" y="40" width="{self.gutter_width}" height="{self.height}">{self.gutter}</svg>'
+            f'<svg x="{8 + self.gutter_width}" y="40" width="{width - self.gutter_width - 24}" height="{self.height}">{self.plot}</svg></svg>'
         )
-        return re.sub(r'class="([^"]*)"', _inline_classes, body)
+        # A link of the page leads nowhere from a file. Text is escaped, so what looks like a tag is one of ours.
+        return re.sub(r'class="([^"]*)"', _inline_classes, re.sub(r"</?a\b[^>]*>", "", body))
 
 
 def _inline_classes(match: re.Match[str]) -> str:
@@ -194,22 +203,42 @@ def _hits(columns: Sequence[Column], height: int) -> str:
 
 
 def _marks(marks: Sequence[Mark], height: int) -> str:
-    """Dashed lines with a label at the top; labels that would overlap are left to the list below the chart."""
+    """Dashed lines with a label at the top; labels that would overlap are left to the list below the chart.
+
+    A line with calls round it leads there by the mouse. The keyboard has the same links in that list, so the
+    drawing stays out of the tab order.
+    """
     out = []
     free_from = -1.0
-    for mark in sorted(marks, key=lambda m: m.at):
-        if not 0 <= mark.at <= 1:
-            continue
-        tail = "-alert" if mark.kind == "alert" else ""
+    shown = sorted((mark for mark in marks if 0 <= mark.at <= 1), key=lambda mark: mark.at)
+    for here in _together(shown):
+        mark = here[0]
+        tail = "-alert" if any(each.kind == "alert" for each in here) else ""
+        label = ", ".join(each.label for each in here)
         x = percent_of(mark.at)
-        out.append(f'<line class="mark{tail}" x1="{x}" x2="{x}" y1="12" y2="{height - _PAD_BOTTOM}"/>')
-        if mark.at >= free_from:
+        drawn = f'<line class="mark{tail}" x1="{x}" x2="{x}" y1="12" y2="{height - _PAD_BOTTOM}"/>'
+        width = 0.012 + 0.0062 * len(label)
+        starts = mark.at - width if mark.at > 0.66 else mark.at
+        if starts >= free_from:
             anchor, dx = ("end", -4) if mark.at > 0.66 else ("start", 4)
-            out.append(
-                f'<text class="markt{tail} opt" x="{x}" dx="{dx}" y="10" text-anchor="{anchor}">{escape(mark.label)}</text>'
-            )
-            free_from = mark.at + 0.012 + 0.0062 * len(mark.label)
+            drawn += f'<text class="markt{tail} opt" x="{x}" dx="{dx}" y="10" text-anchor="{anchor}">{escape(label)}</text>'
+            free_from = starts + width
+        if mark.around:
+            drawn += f'<line class="markhit" x1="{x}" x2="{x}" y1="0" y2="{height - _PAD_BOTTOM}"/>'
+            drawn = f'<a href="{escape(mark.around)}" tabindex="-1"><title>{escape(mark.when)} {escape(label)}: calls around it</title>{drawn}</a>'
+        out.append(drawn)
     return "".join(out)
+
+
+def _together(marks: Sequence[Mark]) -> list[list[Mark]]:
+    """Marks that would lie on one another share a line."""
+    groups: list[list[Mark]] = []
+    for mark in marks:
+        if groups and mark.at - groups[-1][0].at < 0.004:
+            groups[-1].append(mark)
+        else:
+            groups.append([mark])
+    return groups
 
 
 def stacked(
@@ -244,7 +273,7 @@ def stacked(
             below += value
     return Chart(
         gutter,
-        grid + "".join(bars) + _x_labels(columns, height) + _marks(marks, height) + _hits(columns, height),
+        grid + "".join(bars) + _x_labels(columns, height) + _hits(columns, height) + _marks(marks, height),
         height,
         label,
     )
@@ -338,8 +367,8 @@ def line(
         + "".join(dots)
         + over
         + _x_labels(columns, height)
-        + _marks(marks, height)
-        + _hits(columns, height),
+        + _hits(columns, height)
+        + _marks(marks, height),
         height,
         label,
     )

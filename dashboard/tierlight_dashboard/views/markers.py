@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from tierlight_collector.decisions import Alert
+from collections.abc import Iterable
+from datetime import UTC
 
-from . import charts, fmt
+from tierlight_collector.decisions import Alert
+from tierlight_collector.records import HOUR_NS, Filters
+
+from . import charts, fmt, releases
 from .buckets import Buckets
 from .site import Site
-from .urlstate import State, route_path
+from .urlstate import State
 
 KIND_WORDS = {
     "quality": "quality",
@@ -22,6 +26,8 @@ KIND_WORDS = {
     "traffic": "traffic",
     "price": "price",
 }
+MOST_MARKS = 12
+_LINK_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def alert_label(alert: Alert) -> str:
@@ -29,30 +35,72 @@ def alert_label(alert: Alert) -> str:
     return f"{KIND_WORDS[alert.kind]} {'↑' if alert.after > alert.before else '↓'}"
 
 
-def marks(site: Site, state: State, columns: Buckets, route: str | None = None) -> list[charts.Mark]:
-    """Alerts at their estimated change, experiments and policy revisions inside the window, oldest first."""
+def around(state: State, ns: int, route: str | None) -> str:
+    """The list of calls from an hour before a moment to an hour after it."""
+    low, high = (fmt.at(ns + step, UTC).strftime(_LINK_TIME) for step in (-HOUR_NS, HOUR_NS))
+    return state.carried("/calls", range="custom", from_=low, to=high, route=route)
+
+
+def marks(
+    site: Site,
+    state: State,
+    columns: Buckets,
+    route: str | None = None,
+    used: Iterable[tuple[str, str]] = (),
+) -> list[charts.Mark]:
+    """What happened inside the window, oldest first; of more than a dozen the newest.
+
+    Alerts at their estimated change, experiments, policy revisions, list prices of the models in `used`
+    (provider, model), and on one route the first call of a prompt, model or app version.
+    """
     found: list[tuple[int, charts.Mark]] = []
 
-    def put(ns: int, label: str, href: str, kind: str = "event") -> None:
+    def put(ns: int, label: str, href: str, kind: str = "event", of: str | None = route) -> None:
         at = charts.place(columns.edges, ns)
         if 0 <= at <= 1:
-            found.append((ns, charts.Mark(at, label, kind, href, fmt.moment(ns, state.zone))))
+            when = fmt.moment(ns, state.zone)
+            found.append((ns, charts.Mark(at, label, kind, href, when, around(state, ns, of))))
 
-    for alert in site.store.alerts(route=route):
+    for alert in site.recent(f"alerts of {route}", lambda: site.store.alerts(route=route)):
         where = "" if route is not None or not alert.route else f" {fmt.visible(alert.route, 28)}"
         put(
             alert.change_ns,
             f"{alert_label(alert)}{where}",
-            state.carried("/alerts") + f"#alert-{alert.id}",
+            state.carried("/alerts", state="all") + f"#alert-{alert.id}",
             "alert",
+            alert.route or None,
         )
     for experiment in site.recent("experiments", site.store.experiments):
         if route not in (None, experiment.route):
             continue
         to = state.carried(f"/experiments/{experiment.id}")
-        put(experiment.started_ns, f"{experiment.kind} started", to)
+        put(experiment.started_ns, f"{experiment.kind} started", to, of=experiment.route)
         if experiment.ended_ns is not None:
-            put(experiment.ended_ns, f"{experiment.kind} {experiment.state.replace('_', ' ')}", to)
+            ended = f"{experiment.kind} {experiment.state.replace('_', ' ')}"
+            put(experiment.ended_ns, ended, to, of=experiment.route)
     for revision in site.recent("policies", site.store.policies):
-        put(revision.created_ns, f"policy {revision.revision}", route_path(route) if route else "")
-    return [mark for _, mark in sorted(found, key=lambda pair: pair[0])][-12:]
+        put(revision.created_ns, f"policy {revision.revision}", state.carried("/experiments"))
+    for release in releases.prices(site.book, used, columns):
+        put(release.ns, f"price of {fmt.visible(release.name, 28)}", state.carried("/models", q=release.name))
+    for release in [] if route is None else _released(site, state, columns, route):
+        put(
+            release.ns,
+            f"{release.what} {fmt.visible(release.name, 28)}",
+            "" if release.what != "prompt" else state.carried("/calls", route=route, version=release.name),
+        )
+    return [mark for _, mark in sorted(found, key=lambda pair: pair[0])][-MOST_MARKS:]
+
+
+def _released(site: Site, state: State, columns: Buckets, route: str) -> list[releases.Release]:
+    def where(**changes: object) -> Filters:
+        return state.where(**{"route": (route,), **changes})
+
+    def look() -> list[releases.Release]:
+        series = site.series(columns.window, columns.step, state.zone_name, ("model", "tier"), where())
+        return [
+            *releases.releases(site.store, columns, where),
+            *releases.models(series, columns, site.store, where),
+        ]
+
+    key = f"releases {site.span(columns.window)} {columns.step} {state.zone_name} {where()}"
+    return site.panel(lambda: site.recent(key, look)).value or []

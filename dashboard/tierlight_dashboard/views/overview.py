@@ -158,7 +158,8 @@ class Overview:
             )
             return f"{money(totals[i])}{f' ({parts})' if parts else ''}"
 
-        marks = markers.marks(self.site, self.state, self._buckets)
+        used = [(part.key[1], part.key[2]) for part in self._parts]
+        marks = markers.marks(self.site, self.state, self._buckets, used=used)
         columns = self._buckets.columns(says)
         unit = "hour" if self._buckets.step == "hour" else "day"
         top = max(range(len(totals)), key=lambda i: totals[i]) if any(totals) else None

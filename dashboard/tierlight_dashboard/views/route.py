@@ -129,7 +129,8 @@ class RoutePage:
 
     @cached_property
     def marks(self) -> list[charts.Mark]:
-        return markers.marks(self.site, self.state, self.buckets, self.route)
+        used = [(part.key[1], part.key[2]) for part in self._parts]
+        return markers.marks(self.site, self.state, self.buckets, self.route, used)
 
     def _steady(self, values: Sequence[float | None]) -> tuple[float, float] | None:
         """The usual range before the first open alert's change, of all buckets where there is none."""

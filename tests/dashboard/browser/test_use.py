@@ -157,3 +157,19 @@ def test_theme_follows_the_choice(tab: Watched) -> None:
     page.click("details.menu > summary")
     page.click(".menu a:has-text('dark')")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 17, 21)"
+
+
+@pytest.mark.parametrize("path", ["/", f"/routes/{seed.DRIFTING}"])
+def test_every_chart_can_be_had_as_a_picture(tab: Watched, path: str) -> None:
+    page = tab.open(path)
+    charts = page.locator(".chart").count()
+    buttons = page.locator("[data-png]")
+    assert buttons.count() >= charts >= 1
+    with page.expect_download() as found:
+        buttons.first.click()
+    assert re.fullmatch(r"[\w.-]+\.png", found.value.suggested_filename)
+    data = found.value.path().read_bytes()
+    assert data.startswith(b"\x89PNG")
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    assert width == 1920
+    assert height > 300
