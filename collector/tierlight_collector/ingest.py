@@ -26,9 +26,9 @@ from .costing import Costing
 from .decode import Decoded, MediaType, count_metrics, decode_logs, decode_traces
 from .errors import BadRequest, InvalidRecord, StoreBusy, StoreError, TooLarge, UnsupportedMedia
 from .limits import MIB, IngestLimits
-from .normalise import PLAIN_RULES, RouteRules, normalise, normalise_log
+from .normalise import PLAIN_RULES, RouteRules, failure_of_log, normalise, normalise_log
 from .payload import Payload, seal
-from .records import Appended, Batch, NormalisedSpan, ScoreRecord, SpanRecord
+from .records import Appended, Batch, CallFailure, NormalisedSpan, ScoreRecord, SpanRecord
 from .redaction import Redaction
 from .stores.protocol import CallSink
 
@@ -268,7 +268,7 @@ class Ingest:
         else:
             prepared = self._prepare(signal, raw, media_type, hops)
         batch = prepared.batch
-        if not batch.spans and not batch.scores:
+        if not batch.spans and not batch.scores and not batch.failures:
             return prepared, None
         return prepared, self._store.submit(batch)
 
@@ -280,6 +280,7 @@ class Ingest:
             return _Prepared(Batch(), message=METRICS_NOTE if metrics else "")
         spans: list[NormalisedSpan] = []
         scores: list[ScoreRecord] = []
+        failures: list[CallFailure] = []
         if signal == "traces":
             decoded = decode_traces(raw, media_type, limits=self.limits, arrived_ns=arrived_ns)
             records, masked = self._redaction.spans(decoded.spans, content=self._content)
@@ -290,17 +291,19 @@ class Ingest:
             logs, masked = self._redaction.logs(decoded.logs, content=self._content)
             found = [normalise_log(log, content=self._content) for log in logs]
             scores.extend(score for score in found if score is not None)
-            self.counters.add("logs_not_stored", len(found) - len(scores))
+            failures.extend(each for each in map(failure_of_log, logs) if each is not None)
+            self.counters.add("logs_not_stored", len(found) - len(scores) - len(failures))
         self.counters.add("redacted", masked)
         rejected = decoded.rejected + failed
         self._count(decoded, rejected)
         to_forward = b""
-        if self._payload is not None and (spans or scores) and self._may_forward(hops):
+        if self._payload is not None and (spans or scores or failures) and self._may_forward(hops):
             sent_on = self._payload(signal, raw, media_type)
             to_forward = seal(hops, sent_on) if sent_on else b""
         batch = Batch(
             spans=tuple(spans),
             scores=tuple(scores),
+            failures=tuple(failures),
             nbytes=len(raw),
             arrived_ns=arrived_ns,
             forward=to_forward,

@@ -71,7 +71,7 @@ class SpanRecord:
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """One received log record; only evaluation results are kept (as scores)."""
+    """One received log record; kept are evaluation results (as scores) and exceptions of calls."""
 
     event_name: str
     time_ns: int
@@ -221,11 +221,23 @@ class ScoreRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CallFailure:
+    """What a log event says of a call that failed: it fills the error of the call's span where that has none."""
+
+    trace_id: bytes
+    span_id: bytes
+    error_type: str
+    error_class: str
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One request: the unit of commit, of retry and of deduplication."""
 
     spans: tuple[NormalisedSpan, ...] = ()
     scores: tuple[ScoreRecord, ...] = ()
+    failures: tuple[CallFailure, ...] = ()
     nbytes: int = 0
     arrived_ns: int = 0
     # For forwarding: the request re-encoded once as OTLP protobuf, and the signal it belongs to; b"" = none.

@@ -69,6 +69,7 @@ TELEMETRY_SDK_NAME: Final = "telemetry.sdk.name"
 
 # Scores: one log event each
 EVENT_EVALUATION_RESULT: Final = "gen_ai.evaluation.result"
+EVENT_OPERATION_EXCEPTION: Final = "gen_ai.client.operation.exception"
 GEN_AI_EVALUATION_NAME: Final = "gen_ai.evaluation.name"
 GEN_AI_EVALUATION_SCORE_VALUE: Final = "gen_ai.evaluation.score.value"
 GEN_AI_EVALUATION_SCORE_LABEL: Final = "gen_ai.evaluation.score.label"

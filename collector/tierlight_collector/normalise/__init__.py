@@ -7,6 +7,7 @@ counts, and the route that stands on a parent). Both are pure.
 from __future__ import annotations
 
 from .facts import CLOCK_SLACK_NS, RESPONSE_WINDOW_NS, SpanFacts, SpanKey
+from .failures import failure_of_log
 from .resolve import Settled, facts_of, original, resolve
 from .routes import PLAIN_RULES, ROUTE_ORDER, RouteRules, RouteSource, route_name
 from .spans import NORM_VERSION, normalise, normalise_log
@@ -23,6 +24,7 @@ __all__ = [
     "SpanFacts",
     "SpanKey",
     "facts_of",
+    "failure_of_log",
     "normalise",
     "normalise_log",
     "original",

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from ..records import EventRecord, SpanRecord
+from tierlight import semconv
+
+from ..records import CallFailure, EventRecord, LogRecord, SpanRecord
 from .coerce import text_of, tokens_of
 from .values import Values
 
@@ -175,3 +177,17 @@ def failure_of(values: Values, span: SpanRecord) -> tuple[str, str, int | None]:
     if klass == "unknown" and word in NOT_SENT_TYPES:
         klass = "not_sent"
     return error_type[:MAX_ERROR_TYPE], klass, status
+
+
+def failure_of_log(log: LogRecord) -> CallFailure | None:
+    """The failure that a `gen_ai.client.operation.exception` event tells of its span; None for every other event."""
+    if log.event_name != semconv.EVENT_OPERATION_EXCEPTION or not (log.trace_id and log.span_id):
+        return None
+    said = log.attributes
+    kind = text_of(said.get("exception.type")) or text_of(said.get(semconv.ERROR_TYPE)) or "exception"
+    status = tokens_of(said.get(semconv.HTTP_RESPONSE_STATUS_CODE))
+    if status is None or not 100 <= status <= 599:
+        status = status_in(text_of(said.get("exception.message")))
+    return CallFailure(
+        log.trace_id, log.span_id, kind[:MAX_ERROR_TYPE], error_class(error_word(kind), status), status
+    )

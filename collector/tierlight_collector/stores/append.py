@@ -29,6 +29,7 @@ from ..normalise.resolve import (
 from ..records import HOUR_NS, Appended, Batch, CallRecord, NormalisedSpan
 from . import blocks, callrows, tables
 from .dirty import DirtyHours
+from .failures import Failures
 from .intern import Dictionary, Interner
 from .retention import Horizons
 from .scoring import Scorer
@@ -88,6 +89,7 @@ class Appender:
         self._dictionary = Dictionary()
         self.dirty = DirtyHours(connection)
         self.scorer = Scorer(connection, self._interner, self.dirty)
+        self._failures = Failures(connection)
         self.horizons = Horizons()
         self.forget()
 
@@ -97,6 +99,7 @@ class Appender:
         self._dictionary = Dictionary()
         self.dirty.forget()
         self.scorer.forget()
+        self._failures.forget()
         counters = dict(self._connection.execute("SELECT name, n FROM counters"))
         self._next_seq: int = counters.get("next_seq", 1)
         self._scopes: dict[str, set[str]] = defaultdict(set)
@@ -108,14 +111,17 @@ class Appender:
     def store(self, group: Sequence[Batch], now_ns: int) -> list[Appended]:
         """Insert what is new; gives what became of each request. Raises what SQLite raises: then roll back."""
         self.dirty.now_ns = now_ns
+        told = self._note_failures(group)
         new, results, expired = self._new_spans(group)
         if new:
             self._settle(new)
             self._insert(new)
+        if any(told):
+            self._mend(group)
         scored = self.scorer.store(group, {(item.span.span.trace_id, item.span.span.span_id) for item in new})
         appended = [
-            Appended(accepted + scores, duplicates)
-            for (accepted, duplicates), scores in zip(results, scored, strict=True)
+            Appended(accepted + failures + scores, duplicates)
+            for (accepted, duplicates), failures, scores in zip(results, told, scored, strict=True)
         ]
         self._forward(group, [each.accepted for each in appended], now_ns)
         self._count(
@@ -124,6 +130,7 @@ class Appender:
             calls=sum(item.call is not None for item in new),
             duplicates=sum(each.duplicates for each in appended),
             scores=sum(scored),
+            failures_told=sum(told),
             expired=expired,
         )
         return appended
@@ -147,7 +154,8 @@ class Appender:
                 if key in known:
                     continue
                 known.add(key)
-                new.append(_New(seq, project_id, each, each.call))
+                call = each.call and self._failures.mended(project_id, each.call)
+                new.append(_New(seq, project_id, each, call))
                 seq += 1
             accepted = len(new) - before
             results.append((accepted, len(batch.spans) - accepted - (expired - expired_before)))
@@ -160,6 +168,45 @@ class Appender:
             found.update(self._connection.execute(_STORED_KEYS, chunk))
         self._stored_traces = {(trace_id, project_id) for trace_id, _, project_id in found}
         return found
+
+    # ---- what log events say of failures -----------------------------------------------------------------
+
+    def _note_failures(self, group: Sequence[Batch]) -> list[int]:
+        """Keep what is told; gives how much was new in each request."""
+        return [
+            sum(
+                self._failures.note(self._interner.project(batch.project), failure, self.dirty.now_ns)
+                for failure in batch.failures
+            )
+            for batch in group
+        ]
+
+    def _mend(self, group: Sequence[Batch]) -> None:
+        """Fill the errors of stored calls that were told of, and settle them anew: a failed call has other twins."""
+        for batch in group:
+            project_id = self._interner.project(batch.project)
+            keys = {(failure.trace_id, failure.span_id) for failure in batch.failures}
+            changed = []
+            for stored in self._spans_of(project_id, {trace_id for trace_id, _ in keys}):
+                if stored.facts.key not in keys or stored.call is None:
+                    continue
+                call = self._failures.mended(project_id, stored.call)
+                if call is not stored.call:
+                    hint_id = self._interner.hints(stored.facts.hints)
+                    row = callrows.row_of_call(
+                        stored.seq,
+                        project_id,
+                        call,
+                        hint_id,
+                        self._interner,
+                        stored.superseded_by,
+                        stored.taken,
+                    )
+                    self._connection.execute(tables.insert(tables.Call, "REPLACE"), row)
+                    self.dirty.mark(call.start_ns // HOUR_NS)
+                    changed.append(call)
+            if changed:
+                self._settle_project(project_id, {call.trace_id for call in changed}, changed, {})
 
     # ---- which calls count, under which route -----------------------------------------------------------
 
@@ -387,7 +434,7 @@ class Appender:
                 batch.forward_signal,
                 batch.forward,
                 len(batch.forward),
-                len(batch.spans) or len(batch.scores),
+                len(batch.spans) or len(batch.scores) + len(batch.failures),
                 now_ns,
             )
             for batch, new in zip(group, accepted, strict=True)

@@ -24,6 +24,7 @@ from ..normalise.resolve import Settled
 from ..records import HOUR_NS, CallRecord, Filters, NormalisedSpan, Reread, ScoreRecord
 from . import blocks, callrows, reading, tables
 from .append import Appender, _Stored
+from .failures import Failures
 from .intern import OVERFLOW, Dictionary
 from .scoring import address_of
 
@@ -216,6 +217,8 @@ def renormalise(
     settler = _Settler(connection, rules)
     settler.dirty.now_ns, settler.dirty.floor_hour = now_ns, floor_hour
     dictionary = Dictionary()
+    failures = Failures(connection)
+    failures.forget()
     last_seq, looked_at = rows[-1][0], len(rows)
     if routes:
         meant = _traces_of(connection, dictionary, {row[2] for row in rows}, routes)
@@ -236,6 +239,8 @@ def renormalise(
         span = blocks.span_of_item(items[seq], trace_id, span_id, parent_span_id, start_ns)
         arrived_ns = kept.call.arrived_ns if kept.call is not None else max(span.start_ns, span.end_ns)
         found = normalise(span, arrived_ns, rules=rules)
+        if found.call is not None:
+            found = replace(found, call=failures.mended(project_id, found.call))
         call = _new_call(found, kept, price)
         is_changed = (
             found.role != kept.role

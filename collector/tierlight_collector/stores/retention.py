@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..records import HOUR_NS
-from . import blocks
+from . import blocks, failures
 from .sums import DAY_NS
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def expire(writer: Writer, policy: Retention) -> Callable[[sqlite3.Connection, i
             partial(_expire_spans, horizons.spans_ns),
             partial(_expire_calls, horizons.calls_ns),
             partial(_expire_held, now_ns),
+            partial(failures.expire, horizons.spans_ns, CHUNK),
         ):
             while gone := writer.in_transaction(step):
                 deleted += gone

@@ -223,6 +223,20 @@ class ContentBlock(SQLModel, table=True):
     body: bytes
 
 
+class CallFailureRow(SQLModel, table=True):
+    """What a log event told of a call's failure; its span may be there, or come later."""
+
+    __tablename__ = "call_failures"
+    __table_args__ = (Index("ix_call_failures_told", "told_ns"), {"sqlite_with_rowid": False})
+    trace_id: bytes = Field(primary_key=True)
+    span_id: bytes = Field(primary_key=True)
+    project_id: int = Field(primary_key=True)
+    error_type: str
+    error_class: str
+    http_status: int | None
+    told_ns: int
+
+
 class Signal(SQLModel, table=True):
     """One kind of score: its name and who gives it."""
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import SchemaTooNew
-from . import m0001_first
+from . import m0001_first, m0002_call_failures
 
 Step = Callable[[sqlite3.Connection], None]
 
-STEPS: Final[tuple[Step, ...]] = (m0001_first.migrate,)
+STEPS: Final[tuple[Step, ...]] = (m0001_first.migrate, m0002_call_failures.migrate)
 
 
 def version_of(connection: sqlite3.Connection) -> int:
