@@ -8,6 +8,7 @@ is not nothing: quicker, but it can not tell 0 from "" or from an array. Ratios 
 figures belong to a machine.
 
     python tests/bench/ingest.py [--json] [--spans 20000]
+    python tests/bench/ingest.py --calls 5000000      whether a span costs the same at every size of the store
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ from tierlight_collector.serve import collect_garbage_seldom, serve_collector
 from tierlight_collector.stores import open_store
 from tierlight_collector.stores.blocks import pack
 from tierlight_collector.stores.files import connect_writer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench import growth
 
 SPANS_A_REQUEST = 512
 ROUTES = ("classify-intent", "draft-reply", "summarise", "extract")
@@ -316,6 +321,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--spans", type=int, default=20_480, help="spans a configuration")
+    parser.add_argument("--calls", type=int, help="instead: the cost of a span on the way to so many calls")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--content", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
@@ -324,6 +330,9 @@ def main() -> None:
     said = parser.parse_args()
     if said.serve:
         serve(said.serve, content=said.content, profile=Path(said.profile) if said.profile else None)
+        return
+    if said.calls:
+        growth.main(said.calls, requests(SPANS_A_REQUEST, content=False)[0], as_json=said.json)
         return
     collect_garbage_seldom()
     plain, rich = requests(said.spans, content=False), requests(said.spans // 2, content=True)
