@@ -25,6 +25,12 @@ def pack(items: Sequence[Any]) -> bytes:
     return isal_zlib.compress(orjson.dumps(items, default=_plain), _LEVEL)
 
 
+def plain(item: Sequence[Any]) -> list[Any]:
+    """The item as it will come out of a block."""
+    told: list[Any] = orjson.loads(orjson.dumps(item, default=_plain))
+    return told
+
+
 def unpack(body: bytes) -> list[Any]:
     items: list[Any] = orjson.loads(zlib.decompress(body))
     return items

@@ -1,0 +1,56 @@
+"""Spans that came again under ids that are taken, and say something else: the first one stays, the others are counted.
+
+A resend is equal to the last byte, so a difference means two senders with one id source, or a sender that changes a
+span after sending it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from ..records import SpanRecord
+from . import blocks, reading
+
+Key = tuple[bytes, bytes, int]  # trace, span, project
+
+_FIND: Final = " UNION ALL ".join(
+    f"SELECT seq, start_ns, parent_span_id FROM {table} WHERE trace_id = ?1 AND span_id = ?2 AND project_id = ?3"  # noqa: S608 - our own tables
+    for table in ("calls", "spans")
+)
+
+
+def conflicting(
+    connection: sqlite3.Connection,
+    again: Iterable[tuple[Key, SpanRecord]],
+    fresh: Mapping[Key, SpanRecord],
+) -> int:
+    """How many of the spans differ from what came first under their ids: in the store, or among the `fresh` ones.
+
+    Spans whose first version is kept no longer cannot be told apart and are not counted.
+    """
+    differing = 0
+    stored: list[tuple[int, SpanRecord]] = []
+    for key, span in again:
+        first = fresh.get(key)
+        if first is not None:
+            differing += _plain(first) != _plain(span)
+            continue
+        row = connection.execute(_FIND, key).fetchone()
+        if row is None:
+            continue
+        seq, start_ns, parent = row
+        if (start_ns, parent or b"") != (span.start_ns, span.parent_span_id):
+            differing += 1
+        else:
+            stored.append((seq, span))
+    if stored:
+        items = reading.items_of(connection, "span_blocks", [seq for seq, _ in stored])
+        differing += sum(seq in items and items[seq][1:] != _plain(span)[3:] for seq, span in stored)
+    return differing
+
+
+def _plain(span: SpanRecord) -> Sequence[Any]:
+    """What a span says, in the words of a block."""
+    return [span.start_ns, span.parent_span_id, *blocks.plain(blocks.span_item(0, span))]
