@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 from fastapi import APIRouter, HTTPException, Request
@@ -31,6 +32,24 @@ VIEWS = (
     ("fallback", "Fallback"),
     ("unpriced", "Unpriced"),
 )
+# key, head, whether it is a number, the key it sorts by ("" = not sortable)
+COLUMNS = (
+    ("route", "Route", False, ""),
+    ("model", "Model", False, ""),
+    ("input", "In", True, ""),
+    ("output", "Out", True, ""),
+    ("cached", "Cached", True, ""),
+    ("cost", "Cost", True, "cost"),
+    ("latency", "Latency", True, "latency"),
+    ("ttft", "First token", True, ""),
+    ("score", "Score", False, ""),
+    ("status", "Status", False, ""),
+    ("provider", "Provider", False, ""),
+    ("version", "Prompt version", False, ""),
+    ("session", "Session", False, ""),
+    ("user", "User", False, ""),
+)
+USUAL = tuple(key for key, *_ in COLUMNS[:10])
 HEADS = (
     "trace_id", "span_id", "started_at", "route", "tier", "provider", "model", "input_tokens", "output_tokens", "cached_input_tokens", "cost_usd", "latency_ms",
     "ttft_ms", "score", "score_value", "error_type", "attempt_reason", "session_id",
@@ -79,6 +98,17 @@ class Calls:
             unpriced=True if view == "unpriced" else None,
             attempt_reason={"escalated": ("escalation",), "fallback": ("fallback",)}.get(view, ()),
         )
+
+    @cached_property
+    def cols(self) -> tuple[str, ...]:
+        """The columns that are shown, in their own order: those chosen in the address, else the usual ones."""
+        chosen = self.state.filters.get("cols", ())
+        return tuple(key for key, *_ in COLUMNS if key in chosen) or USUAL
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the list is a ready one with an order of its own."""
+        return self.view in ("slowest", "costliest")
 
     @property
     def order(self) -> Order:
@@ -204,10 +234,18 @@ class Calls:
         }
 
     def cells(self) -> Iterator[tuple[Cell, ...]]:
-        """Every matching call, page by page: no read transaction stays open while a browser downloads."""
+        """Every matching call, page by page: no read transaction stays open while a browser downloads.
+
+        Where the page sorts only the newest calls, the file has all of them, in order of time.
+        """
         after: Cursor | None = None
+        where, order = self.where, self.order
+        if self.from_ns > self.state.window.start_ns:
+            where, order = replace(where, start_ns=self.state.window.start_ns), "time"
         for _ in range(MOST_EXPORTED // 500):
-            page = self._fetch(after, 500)
+            page = self.site.store.calls(
+                where, after=after, limit=500, order=order, descending=self.descending
+            )
             for row in page.rows:
                 if self.view == "low_quality" and not any(
                     s.value is not None and s.value < LOW_QUALITY for s in row.scores
@@ -258,7 +296,9 @@ def router(site: Site) -> APIRouter:
         state = site.state(request)
         if state.get("cursor") and decode(state.get("cursor")) is None:
             raise HTTPException(400, "This page mark is not one of ours. Open the list again from its start.")
-        model = {"p": Calls(site, state), "views": VIEWS, "ms": milliseconds}
+        if set(state.filters.get("cols", ())) == set(USUAL):
+            state = replace(state, filters={k: v for k, v in state.filters.items() if k != "cols"})
+        model = {"p": Calls(site, state), "views": VIEWS, "ms": milliseconds, "columns": COLUMNS}
         return site.render(
             request, "calls.html", state=state, page="calls", title="Calls", blocks=("rows",), model=model
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fastapi import APIRouter, Request
@@ -11,12 +11,12 @@ from fastapi.responses import Response
 
 from tierlight.semconv import TIERS
 from tierlight_collector.records import Rollup
-from tierlight_collector.rollup import percentile
 
+from ..analysis.verdict import Verdict
 from . import charts, fmt
 from .buckets import Buckets, buckets
 from .csvout import Cell, csv_response, json_response
-from .routetable import RouteRow, daily_costs, rate, route_rows, sorted_rows, total
+from .routetable import RouteRow, daily_costs, route_rows, sorted_rows, total
 from .site import Panel, Site
 from .urlstate import PAGE_ROWS, State
 
@@ -28,6 +28,22 @@ STATUSES = (
     ("no_signal", "no quality signal"),
     ("ok", "ok"),
 )
+# key, head, whether it is a number, which order a click sorts by first ("" = not sortable)
+COLUMNS = (
+    ("status", "Status", False, "asc"),
+    ("models", "Models", False, ""),
+    ("calls", "Calls", True, "desc"),
+    ("cost", "Cost", True, "desc"),
+    ("per1k", "Per 1k calls", True, "desc"),
+    ("p50", "p50", True, "desc"),
+    ("p95", "p95", True, "desc"),
+    ("ttft", "First token", True, "desc"),
+    ("quality", "Quality, 95 % interval", False, "desc"),
+    ("errors", "Errors", True, "desc"),
+    ("fallback", "Fallback", True, "desc"),
+    ("escalation", "Escalated", True, "desc"),
+    ("course", "Cost over time", False, ""),
+)
 HEADS = (
     "route", "status", "models", "calls", "cost_usd", "usd_per_1k_calls", "p50_ms", "p95_ms", "ttft_p50_ms", "quality_score", "quality", "quality_low",
     "quality_high", "scored_calls", "error_rate", "fallback_rate", "escalation_rate", "unpriced_calls",
@@ -36,35 +52,18 @@ HEADS = (
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Routes of one prefix (or all) with their sum."""
+    """Routes of one prefix (or all) with their sum; `rows` are those of this page, `routes` counts all of them."""
 
     prefix: str
     rows: list[RouteRow]
+    routes: int
     sums: Rollup
+    before: Rollup | None = None
 
     @property
-    def cost(self) -> int | None:
-        return None if self.sums.calls and self.sums.calls == self.sums.unpriced else self.sums.cost_nusd
-
-    @property
-    def p95(self) -> float | None:
-        return percentile(self.sums.latency, 0.95)
-
-    @property
-    def p50(self) -> float | None:
-        return percentile(self.sums.latency, 0.5)
-
-    @property
-    def error_rate(self) -> float | None:
-        return rate(self.sums.errors, self.sums.calls)
-
-    @property
-    def fallback_rate(self) -> float | None:
-        return rate(self.sums.fallbacks, self.sums.calls)
-
-    @property
-    def escalation_rate(self) -> float | None:
-        return rate(self.sums.escalations, self.sums.calls)
+    def as_row(self) -> RouteRow:
+        """The sums in the shape of a row, for its figures."""
+        return RouteRow(self.prefix, self.sums, (), None, None, Verdict("ok", "keep", ""), self.before)
 
 
 class Routes:
@@ -81,7 +80,7 @@ class Routes:
         state = self.state
         parts = self.site.rollups(state.window, ("route", "provider", "model", "tier"), state.where())
         before = None
-        if state.get("compare") == "prev" and self.site.reaches_back(state):
+        if self.compares:
             before = {r.key[0]: r for r in self.site.rollups(state.previous, ("route",), state.where())}
         rows = route_rows(
             parts,
@@ -99,10 +98,37 @@ class Routes:
         ]
         return sorted_rows(kept, state.get("sort", "cost"), state.get("dir", "desc") == "desc")
 
+    @property
+    def compares(self) -> bool:
+        """Whether every figure stands beside its change against the period before."""
+        return self.state.get("compare") == "prev" and self.site.reaches_back(self.state)
+
+    @cached_property
+    def cols(self) -> tuple[str, ...]:
+        """The columns that are shown, in their own order: those chosen in the address, else all."""
+        chosen = self.state.filters.get("cols", ())
+        known = [key for key, *_ in COLUMNS]
+        return tuple(key for key in known if key in chosen) or tuple(known)
+
+    @cached_property
+    def _by_prefix(self) -> dict[str, list[RouteRow]]:
+        """All rows by the part of their name before the first separator, in the order of the first of each."""
+        groups: dict[str, list[RouteRow]] = {}
+        for row in self.all.value or []:
+            groups.setdefault(prefix_of(row.route), []).append(row)
+        return groups
+
+    @property
+    def is_grouped(self) -> bool:
+        return self.state.get("group") == "prefix"
+
     @cached_property
     def shown(self) -> list[RouteRow]:
         start = (self.state.page - 1) * PAGE_ROWS
-        return (self.all.value or [])[start : start + PAGE_ROWS]
+        rows = self.all.value or []
+        if self.is_grouped:
+            rows = [row for group in self._by_prefix.values() for row in group]
+        return rows[start : start + PAGE_ROWS]
 
     @property
     def pages(self) -> int:
@@ -110,18 +136,17 @@ class Routes:
 
     @cached_property
     def sums(self) -> Group:
-        rows = self.all.value or []
-        return Group("", rows, total([row.sums for row in rows]))
+        return _group("", self.shown, self.all.value or [])
 
     @cached_property
     def groups(self) -> list[Group]:
-        """The page's rows, by the part of their name before the first separator where that was asked for."""
-        if self.state.get("group") != "prefix":
-            return [Group("", self.shown, self.sums.sums)]
+        """The page's rows, with the sums of the whole group each belongs to where groups were asked for."""
+        if not self.is_grouped:
+            return [Group("", self.shown, len(self.shown), self.sums.sums)]
         by_prefix: dict[str, list[RouteRow]] = {}
         for row in self.shown:
             by_prefix.setdefault(prefix_of(row.route), []).append(row)
-        return [Group(prefix, rows, total([r.sums for r in rows])) for prefix, rows in by_prefix.items()]
+        return [_group(prefix, rows, self._by_prefix[prefix]) for prefix, rows in by_prefix.items()]
 
     @cached_property
     def _buckets(self) -> Buckets:
@@ -148,12 +173,6 @@ class Routes:
         own = [a.change_ns for a in self.site.open_alerts() if a.route == route]
         return charts.place(self._buckets.edges, max(own)) if own else None
 
-    def delta(self, row: RouteRow) -> str:
-        """Change of cost against the period before."""
-        if not self.site.reaches_back(self.state):
-            return fmt.UNKNOWN
-        return "new" if row.before is None else fmt.change(row.sums.cost_nusd, row.before.cost_nusd)
-
     def cells(self) -> Iterator[tuple[Cell, ...]]:
         for row in self.rows():
             q = row.quality
@@ -178,6 +197,12 @@ class Routes:
             )
 
 
+def _group(prefix: str, shown: list[RouteRow], rows: list[RouteRow]) -> Group:
+    earlier = [row.before for row in rows if row.before is not None]
+    sums = total([row.sums for row in rows])
+    return Group(prefix, shown, len(rows), sums, total(earlier) if earlier else None)
+
+
 def prefix_of(route: str) -> str:
     """The part of a route's name that its relatives share.
 
@@ -196,6 +221,8 @@ def router(site: Site) -> APIRouter:
     @pages.get("/routes")
     def routes(request: Request) -> Response:
         state = site.state(request)
+        if len(state.filters.get("cols", ())) == len(COLUMNS):  # all of them is what an empty choice means
+            state = replace(state, filters={k: v for k, v in state.filters.items() if k != "cols"})
         model = Routes(site, state)
         return site.render(
             request,
@@ -204,7 +231,7 @@ def router(site: Site) -> APIRouter:
             page="routes",
             title="Routes",
             blocks=("rows",),
-            model={"p": model, "tiers": TIERS, "statuses": STATUSES},
+            model={"p": model, "tiers": TIERS, "statuses": STATUSES, "columns": COLUMNS},
         )
 
     @pages.get("/routes.csv")

@@ -11,9 +11,11 @@ from tierlight_collector.records import Rollup
 from tierlight_collector.rollup import EMPTY, add, percentile
 
 from ..analysis.preferences import Preferences
-from ..analysis.verdict import Quality, Verdict, quality_of, verdict
+from ..analysis.verdict import Quality, Verdict, compared, quality_of, verdict
+from . import fmt
 from .fmt import NANO, per_thousand
 
+DELTAS = ("calls", "cost", "per1k", "p50", "p95", "ttft", "errors", "fallback", "escalation", "quality", "quality_interval")  # fmt: skip
 STATUS_ORDER = {"alert": 0, "saving": 1, "needs_data": 2, "no_signal": 3, "ok": 4}
 
 
@@ -28,6 +30,10 @@ class RouteRow:
     floor: float | None
     verdict: Verdict
     before: Rollup | None = None
+
+    @property
+    def deltas(self) -> dict[str, str]:
+        return deltas(self.sums, self.before, self.quality.score if self.quality else "")
 
     @property
     def calls(self) -> int:
@@ -64,6 +70,46 @@ class RouteRow:
     @property
     def escalation_rate(self) -> float | None:
         return rate(self.sums.escalations, self.sums.calls)
+
+
+def deltas(now: Rollup, before: Rollup | None, preferred_score: str = "") -> dict[str, str]:
+    """How the figures of a set of calls moved against the period before, by column; "" where nothing compares or moved.
+
+    Rates move in points, times and money in percent.
+    """
+    if before is None or not before.calls:
+        return dict.fromkeys(DELTAS, "")
+    found = {
+        "calls": fmt.change(now.calls, before.calls),
+        "cost": fmt.change(_known_cost(now), _known_cost(before)),
+        "per1k": fmt.change(_per_1k(now), _per_1k(before)),
+        "p50": fmt.change(percentile(now.latency, 0.5), percentile(before.latency, 0.5)),
+        "p95": fmt.change(percentile(now.latency, 0.95), percentile(before.latency, 0.95)),
+        "ttft": fmt.change(percentile(now.ttft, 0.5), percentile(before.ttft, 0.5)),
+        **{
+            name: fmt.points(None if a is None or b is None else a - b)
+            for name, a, b in (
+                ("errors", rate(now.errors, now.calls), rate(before.errors, before.calls)),
+                ("fallback", rate(now.fallbacks, now.calls), rate(before.fallbacks, before.calls)),
+                ("escalation", rate(now.escalations, now.calls), rate(before.escalations, before.calls)),
+            )
+        },
+    }
+    quality = quality_of(now, preferred_score)
+    earlier = quality_of(before, quality.score if quality else "")
+    if quality is not None and earlier is not None and earlier.score == quality.score:
+        found["quality"] = fmt.points(quality.interval.mean - earlier.interval.mean)
+        found["quality_interval"] = compared(quality.interval, earlier.interval)
+    silent = (fmt.UNKNOWN, "0%", "0.0 pt")
+    return {name: "" if (text := found.get(name, "")) in silent else text for name in DELTAS}
+
+
+def _known_cost(sums: Rollup) -> int | None:
+    return None if sums.unpriced == sums.calls else sums.cost_nusd
+
+
+def _per_1k(sums: Rollup) -> float | None:
+    return per_thousand(_known_cost(sums), sums.calls - sums.unpriced)
 
 
 def rate(part: int, whole: int) -> float | None:

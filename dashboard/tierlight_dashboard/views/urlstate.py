@@ -47,14 +47,13 @@ _CHOICES: Final[Mapping[str, tuple[str, ...] | None]] = {
     "cursor": None,
     "q": None,
     "tab": ("messages", "attributes", "cost", "raw"),
-    "cols": None,
     "open": None,
     "s": ("today", "proposed"),
     "undo": None,
     "done": None,
     "client": ("python", "openai", "anthropic", "otel"),
 }  # fmt: skip
-_MANY: Final = ("route", "model", "provider", "tier", "env", "version")
+_MANY: Final = ("route", "model", "provider", "tier", "env", "version", "cols")
 GLOBAL: Final = ("range", "from", "to", "tz", "env", "compare")
 DEFAULTS: Final[Mapping[str, str]] = {
     "compare": "none",
@@ -146,6 +145,12 @@ class State:
     def carried(self, path: str, **changes: object) -> str:
         """A link to another page: carries the global state (range, zone, environment, comparison) and `changes`."""
         return _join(path, self.query(only=GLOBAL, **changes))
+
+    def calls(self, **changes: object) -> str:
+        """A link to the calls behind a number of this page: carries its filters too, so that both count the same."""
+        return _join(
+            "/calls", self.query(only=(*GLOBAL, *(n for n in _MANY if n != "cols"), "purpose"), **changes)
+        )
 
     def here(self, path: str, **changes: object) -> str:
         """A link to the same page with some of its state changed; paging starts again unless it is what changes."""
