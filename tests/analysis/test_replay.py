@@ -10,7 +10,15 @@ import pytest
 
 from tierlight.errors import ConfigurationError
 from tierlight.routing.embed import embedder
-from tierlight_dashboard.analysis.offpolicy import doubly_robust
+from tierlight_dashboard.analysis.offpolicy import (
+    Estimate,
+    PolicyChange,
+    difference,
+    doubly_robust,
+    exit_code,
+    paired_contributions,
+    saving,
+)
 from tierlight_dashboard.analysis.replay import (
     LEARNED,
     Outcomes,
@@ -185,6 +193,46 @@ def test_explored_calls_give_the_value_of_a_policy_that_was_never_run() -> None:
         assert found.standard_error is not None
         assert abs(found.value - 0.9) < 4 * found.standard_error
         assert found.standard_error < 0.03
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "may_ship", "effective", "code"),
+    [
+        pytest.param(-0.01, 0.01, True, 60, 0, id="the lower end is within the margin"),
+        pytest.param(-0.05, 0.01, True, 60, 2, id="the margin lies inside the interval"),
+        pytest.param(-0.09, -0.03, True, 60, 1, id="even the upper end is beyond the margin"),
+        pytest.param(-0.01, 0.01, False, 60, 2, id="escalated pairs never ship"),
+        pytest.param(-0.09, -0.03, False, 60, 1, id="escalated pairs may well refuse"),
+        pytest.param(-0.01, 0.01, True, 49, 2, id="too few calls"),
+    ],
+)
+def test_a_change_of_policy_gives_an_exit_code(
+    low: float, high: float, may_ship: bool, effective: float, code: int
+) -> None:
+    change = PolicyChange(Estimate((low + high) / 2, low, high), None, "pairs", may_ship, effective)
+    assert exit_code(change, 0.02, None) == code
+    assert exit_code(change, None, 0.1) == 2  # the saving is unknown
+
+
+def test_the_intervals_of_a_change_cover_it() -> None:
+    rng = np.random.default_rng(5)
+    covered = {"quality": 0, "saving": 0}
+    for _ in range(400):
+        hard = rng.random(300) < 0.3
+        weights = np.where(hard, 1.0, 10.0)
+        kept = hard | (rng.random(300) < 0.1)  # easy requests became pairs one time in ten
+        weak = np.where(hard, 0.4, 0.9) + rng.normal(0, 0.1, 300)
+        cost = rng.gamma(2, 1, (300, 2)) * [1, 5]
+        outcomes = np.stack([weak, np.full(300, 0.9)], axis=1)
+        old, new = (np.full(int(kept.sum()), side) for side in (1, 0))
+        pair = [paired_contributions(outcomes[kept], weights[kept], side) for side in (new, old)]
+        change = difference(*pair)
+        covered["quality"] += change.low <= -0.15 <= change.high
+        spent = [paired_contributions(cost[kept], weights[kept], side) for side in (new, old)]
+        saved = saving(*spent)
+        assert saved is not None
+        covered["saving"] += saved.low <= 0.8 <= saved.high
+    assert all(0.8 < share / 400 < 0.96 for share in covered.values()), covered  # 90 % between both ends
 
 
 def test_json_lines_are_read_as_a_set(tmp_path: Path) -> None:

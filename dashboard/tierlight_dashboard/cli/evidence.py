@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tierlight import semconv as s
@@ -23,33 +23,46 @@ _PAGE: Final = 1000
 class RouteEvidence:
     """What the store knows of one route and signal.
 
-    `without_text` calls have neither captured text nor hashed words: they count for their task only.
+    `without_text` calls have neither captured text nor hashed words: they count for their task only. `shadows` has
+    the chance with which a request got its shadow, by call id.
     """
 
     calls: tuple[ScoredCall, ...]
     texts: tuple[str, ...]
     unknown_targets: int
     without_text: int
+    shadows: Mapping[str, float]
+
+
+Names = Mapping[tuple[str, str], str]
+"""Targets by provider and model."""
+
+
+def names_of(policy: Policy, route: Route) -> Names:
+    """The candidates of a route."""
+    return {(policy.targets[name].provider, policy.targets[name].model): name for name in route.candidates}
 
 
 def evidence_of(
-    store: Store, policy: Policy, route: Route, signal: str, since_ns: int, embedder: Embedder
+    store: Store, by_model: Names, route: str, signal: str, since_ns: int, embedder: Embedder
 ) -> RouteEvidence:
-    """The scored calls of a route's candidates, newest score per call, in the order of their arrival."""
-    by_model = {
-        (policy.targets[name].provider, policy.targets[name].model): name for name in route.candidates
-    }
+    """The scored calls of a route's candidates, newest score per call, in the order of their arrival.
+
+    A shadow call has the text of the call that it stands beside.
+    """
     newest: dict[tuple[bytes, bytes], ScoreEvidence] = {}
     for score in _scores(store):
         call = score.call
         if (
-            call.route == route.name
+            call.route == route
             and score.name == signal
             and call.start_ns >= since_ns
             and 0 <= score.value <= 1
         ):
             newest[call.trace_id, call.span_id] = score
-    calls, texts, unknown, without = [], [], 0, 0
+    calls: list[ScoredCall] = []
+    texts: list[str] = []
+    unknown, shadows = 0, {}
     for score in newest.values():
         call = score.call
         target = by_model.get((canonical_provider(call.provider), call.request_model)) or by_model.get(
@@ -58,8 +71,9 @@ def evidence_of(
         if target is None:
             unknown += 1
             continue
+        if call.purpose == "shadow" and call.call_id:
+            shadows[call.call_id] = call.act_prob or 1.0
         text, vector = _prompt_of(store, call, embedder)
-        without += not vector
         texts.append(text)
         calls.append(
             ScoredCall(
@@ -74,7 +88,17 @@ def evidence_of(
                 cost_usd=None if call.cost_nusd is None else call.cost_nusd / 1e9,
             )
         )
-    return RouteEvidence(tuple(calls), tuple(texts), unknown, without)
+    prompts = {
+        one.call_id: (text, one.vector)
+        for one, text in zip(calls, texts, strict=True)
+        if one.vector and one.call_id
+    }
+    for place, one in enumerate(calls):
+        if not one.vector and one.call_id in prompts:
+            texts[place], vector = prompts[one.call_id]
+            calls[place] = replace(one, vector=vector)
+    without = sum(not one.vector for one in calls)
+    return RouteEvidence(tuple(calls), tuple(texts), unknown, without, shadows)
 
 
 def _scores(store: Store) -> Iterator[ScoreEvidence]:

@@ -10,7 +10,7 @@ import typer
 from tierlight.routing.embed import embedder as embedder_of
 from tierlight.routing.training import Aim, train
 
-from .evidence import RouteEvidence, evidence_of
+from .evidence import RouteEvidence, evidence_of, names_of
 from .facts import SinceOption, since_ns
 from .loading import explained, policy_of, route_of
 from .options import StoreOption, fail, reading
@@ -43,7 +43,7 @@ def learn(
         raise fail(f"route {route!r}: say --signal, the one score to learn from")
     with reading(store) as opened, explained():
         maker = embedder_of(declared.embedder)
-        found = evidence_of(opened, loaded, declared, wanted, since_ns(since), maker)
+        found = evidence_of(opened, names_of(loaded, declared), route, wanted, since_ns(since), maker)
         router = train(
             route,
             found.calls,

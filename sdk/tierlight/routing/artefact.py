@@ -53,10 +53,13 @@ class LearnedRouter:
 
     def choose(self, text: str, segment: str, candidates: Sequence[str]) -> Choice:
         """The candidate to ask; the default while nothing is learnt."""
+        return self.choose_by(self._vector(text), segment, candidates)
+
+    def choose_by(self, vector: Vector | Point, segment: str, candidates: Sequence[str]) -> Choice:
+        """`choose`, by a prompt's vector."""
         known = [name for name in self.candidates if name in candidates]
         if self.mode == "default" or not known:
             return Choice(self.default, "default", version=self.version)
-        vector = self._vector(text)
         scores = {name: self.arms[name].expected(vector, segment) for name in known}
         if len(self.candidates) == 2 and len(known) == 2 and self.threshold is not None:
             weak, strong = self.candidates
