@@ -33,13 +33,14 @@ from .dirty import DirtyHours
 from .failures import Failures
 from .intern import Dictionary, Interner
 from .retention import Horizons
-from .runs import RUN_BITS, Runs
 from .scoring import Scorer
 
 MAX_RELATED: Final = 2_000  # spans of a trace that are settled together
 MAX_LOOK_ALIKES: Final = 20  # among more calls at one moment none is the only match
 LONGEST_CALL_NS: Final = 120 * 1_000_000_000  # how far back a call may have begun that is still running
-_ASKED: Final = (16, 256)  # places of one statement: what is left is padded, so that SQLite parses it once
+_IN: Final = (
+    256  # parameters of one IN list; shorter lists are padded so that SQLite parses the statement once
+)
 
 _T = TypeVar("_T")
 
@@ -47,9 +48,11 @@ _INSERT_CALL: Final = tables.insert(tables.Call)
 _INSERT_SPAN: Final = tables.insert(tables.Span)
 _INSERT_SPAN_BLOCK: Final = tables.insert(tables.SpanBlock)
 _INSERT_CONTENT_BLOCK: Final = tables.insert(tables.ContentBlock)
-_HAS_RESPONSE: Final = tables.has_id("response_id", "?1", runs=tables.runs_between("?3", "?4"))
-_HOLDS_ASKED: Final = (
-    f"(seq >> {RUN_BITS}) = asked.run AND substr(trace_id, -8) = substr(asked.id, -8) AND +trace_id = asked.id"
+_MARKS: Final = ", ".join("?" * _IN)
+# A join with the asked values takes two thirds of the time of two IN lists, which SQLite sorts first.
+_STORED_KEYS: Final = f"WITH asked(id) AS (VALUES {', '.join(['(?)'] * _IN)}) " + " UNION ALL ".join(
+    f"SELECT trace_id, span_id, project_id FROM asked CROSS JOIN {table} ON trace_id = asked.id"
+    for table in ("calls", "spans")
 )
 
 
@@ -88,7 +91,6 @@ class Appender:
         self.dirty = DirtyHours(connection)
         self.scorer = Scorer(connection, self._interner, self.dirty)
         self._failures = Failures(connection)
-        self._runs = Runs(connection)
         self.horizons = Horizons()
         self.forget()
 
@@ -99,7 +101,6 @@ class Appender:
         self.dirty.forget()
         self.scorer.forget()
         self._failures.forget()
-        self._runs.forget()
         counters = dict(self._connection.execute("SELECT name, n FROM counters"))
         self._next_seq: int = counters.get("next_seq", 1)
         self._scopes: dict[str, set[str]] = defaultdict(set)
@@ -178,14 +179,8 @@ class Appender:
 
     def _stored_keys(self, traces: Iterable[bytes]) -> set[tuple[bytes, bytes, int]]:
         found: set[tuple[bytes, bytes, int]] = set()
-        for asked, values in _asked(self._runs.of(traces)):
-            found.update(
-                self._connection.execute(
-                    f"{asked} SELECT trace_id, span_id, project_id FROM asked CROSS JOIN calls ON {_HOLDS_ASKED}"
-                    f" UNION ALL SELECT trace_id, span_id, project_id FROM asked CROSS JOIN spans ON {_HOLDS_ASKED}",
-                    values,
-                )
-            )
+        for chunk in _padded(traces):
+            found.update(self._connection.execute(_STORED_KEYS, chunk))
         self._stored_traces = {(trace_id, project_id) for trace_id, _, project_id in found}
         return found
 
@@ -309,7 +304,7 @@ class Appender:
             if call.response_id:
                 found.update(
                     self._connection.execute(
-                        f"SELECT trace_id, span_id FROM calls WHERE {_HAS_RESPONSE}"
+                        f"SELECT trace_id, span_id FROM calls WHERE {tables.has_id('response_id', '?1')}"
                         " AND project_id = ?2 AND +start_ns BETWEEN ?3 AND ?4",
                         (
                             call.response_id,
@@ -342,12 +337,10 @@ class Appender:
     def _spans_of(self, project_id: int, traces: Iterable[bytes]) -> list[_Stored]:
         found: list[_Stored] = []
         connection, dictionary = self._connection, self._dictionary
-        for asked, values in _asked(self._runs.of(traces)):
-            most = MAX_RELATED * len(values) // 2
+        for chunk in _padded(traces):
             for row in connection.execute(
-                f"{asked} {callrows.SELECT_FROM} asked CROSS JOIN calls c ON {_HOLDS_ASKED}"
-                " WHERE c.project_id = ? LIMIT ?",
-                (*values, project_id, most),
+                f"{callrows.SELECT} WHERE c.trace_id IN ({_MARKS}) AND c.project_id = ? LIMIT ?",
+                (*chunk, project_id, MAX_RELATED * len(set(chunk))),
             ):
                 call = callrows.call_of_row(connection, row, dictionary)
                 taken = row[callrows.TAKEN]
@@ -365,9 +358,9 @@ class Appender:
                     _Stored(row[callrows.SEQ], project_id, facts, call, row[callrows.SUPERSEDED_BY], taken)
                 )
             for seq, trace_id, span_id, parent_span_id, role, hint_id in connection.execute(
-                f"{asked} SELECT seq, trace_id, span_id, parent_span_id, role, hint_id"
-                f" FROM asked CROSS JOIN spans ON {_HOLDS_ASKED} WHERE project_id = ? LIMIT ?",
-                (*values, project_id, most),
+                "SELECT seq, trace_id, span_id, parent_span_id, role, hint_id FROM spans"
+                f" WHERE trace_id IN ({_MARKS}) AND project_id = ? LIMIT ?",
+                (*chunk, project_id, MAX_RELATED * len(set(chunk))),
             ):
                 hints = dictionary.hints(connection, hint_id)
                 facts = SpanFacts(trace_id, span_id, parent_span_id, role, "", hints)
@@ -432,7 +425,6 @@ class Appender:
 
     def _insert(self, new: Sequence[_New]) -> None:
         self._insert_rows(new)
-        self._runs.note([(item.seq, item.span.span.trace_id, item.span.span.start_ns) for item in new])
         connection = self._connection
         for chunk in _chunks(new, blocks.MAX_ITEMS):
             body = blocks.pack([blocks.span_item(item.seq, item.span.span) for item in chunk])
@@ -495,11 +487,7 @@ def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
         yield items[start : start + size]
 
 
-def _asked(pairs: Sequence[tuple[bytes, int]]) -> Iterator[tuple[str, list[Any]]]:
-    """The (trace, run) pairs as a table of a statement, `asked`, with its values."""
-    while pairs:
-        places = next((size for size in _ASKED if size >= len(pairs)), _ASKED[-1])
-        values: list[Any] = [value for pair in pairs[:places] for value in pair]
-        pairs = pairs[places:]
-        values += [None] * (2 * places - len(values))
-        yield f"WITH asked (id, run) AS (VALUES {', '.join(['(?, ?)'] * places)})", values
+def _padded(values: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The values in lists of exactly `_IN`, the last one repeated as often as it takes."""
+    for chunk in _chunks(list(values), _IN):
+        yield [*chunk, *[chunk[-1]] * (_IN - len(chunk))]
