@@ -6,7 +6,7 @@ import typer
 
 from tierlight import __version__
 
-from . import data, delivery, facts, judge, prices, routing, run, transfer
+from . import data, delivery, facts, invoices, judge, prices, routing, run, transfer
 
 app = typer.Typer(
     name="tierlight",
@@ -33,5 +33,5 @@ def root(
     """Options of every command."""
 
 
-for group in (run, facts, judge, prices, data, transfer, delivery, routing):
+for group in (run, facts, judge, prices, invoices, data, transfer, delivery, routing):
     group.register(app)
