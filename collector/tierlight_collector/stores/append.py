@@ -33,14 +33,13 @@ from .dirty import DirtyHours
 from .failures import Failures
 from .intern import Dictionary, Interner
 from .retention import Horizons
+from .runs import RUN_BITS, Runs
 from .scoring import Scorer
 
 MAX_RELATED: Final = 2_000  # spans of a trace that are settled together
 MAX_LOOK_ALIKES: Final = 20  # among more calls at one moment none is the only match
 LONGEST_CALL_NS: Final = 120 * 1_000_000_000  # how far back a call may have begun that is still running
-_IN: Final = (
-    256  # parameters of one IN list; shorter lists are padded so that SQLite parses the statement once
-)
+_ASKED: Final = (16, 256)  # places of one statement: what is left is padded, so that SQLite parses it once
 
 _T = TypeVar("_T")
 
@@ -48,11 +47,11 @@ _INSERT_CALL: Final = tables.insert(tables.Call)
 _INSERT_SPAN: Final = tables.insert(tables.Span)
 _INSERT_SPAN_BLOCK: Final = tables.insert(tables.SpanBlock)
 _INSERT_CONTENT_BLOCK: Final = tables.insert(tables.ContentBlock)
-_MARKS: Final = ", ".join("?" * _IN)
-# A join with the asked values takes two thirds of the time of two IN lists, which SQLite sorts first.
-_STORED_KEYS: Final = f"WITH asked(id) AS (VALUES {', '.join(['(?)'] * _IN)}) " + " UNION ALL ".join(
-    f"SELECT trace_id, span_id, project_id FROM asked CROSS JOIN {table} ON trace_id = asked.id"
-    for table in ("calls", "spans")
+_KEY: Final = "trace_id, span_id, project_id"
+_HAS_RESPONSE: Final = tables.has_id("response_id", "?1", runs=tables.runs_between("?3", "?4"))
+_HOLDS_ASKED: Final = (
+    f"(seq >> {RUN_BITS}) = asked.run AND substr(trace_id, -8) = substr(asked.id, -8)"
+    " AND +trace_id = asked.id"
 )
 
 
@@ -83,7 +82,9 @@ class _Stored:
 class Appender:
     """Stores groups inside the writer's open transaction. After a rollback call `forget`."""
 
-    def __init__(self, connection: sqlite3.Connection, rules: RouteRules = PLAIN_RULES) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, rules: RouteRules = PLAIN_RULES, runs: Runs | None = None
+    ) -> None:
         self._connection = connection
         self._route_order = rules.order
         self._interner = Interner(connection)
@@ -91,6 +92,7 @@ class Appender:
         self.dirty = DirtyHours(connection)
         self.scorer = Scorer(connection, self._interner, self.dirty)
         self._failures = Failures(connection)
+        self.runs = runs or Runs(connection)
         self.horizons = Horizons()
         self.forget()
 
@@ -101,6 +103,7 @@ class Appender:
         self.dirty.forget()
         self.scorer.forget()
         self._failures.forget()
+        self.runs.forget()
         counters = dict(self._connection.execute("SELECT name, n FROM counters"))
         self._next_seq: int = counters.get("next_seq", 1)
         self._scopes: dict[str, set[str]] = defaultdict(set)
@@ -142,13 +145,13 @@ class Appender:
 
     def _new_spans(
         self, group: Sequence[Batch]
-    ) -> tuple[list[_New], list[tuple[int, int]], int, list[tuple[Key, SpanRecord]]]:
+    ) -> tuple[list[_New], list[tuple[int, int]], int, list[tuple[Key, int, SpanRecord]]]:
         """The new spans, what each request brought, how many are too old, and those whose ids are taken."""
         traces = {each.span.trace_id for batch in group for each in batch.spans}
         known = self._stored_keys(traces)
         new: list[_New] = []
         results: list[tuple[int, int]] = []
-        again: list[tuple[Key, SpanRecord]] = []
+        again: list[tuple[Key, int, SpanRecord]] = []
         seq, expired, oldest_ns = self._next_seq, 0, self.horizons.calls_ns
         for batch in group:
             project_id = self._interner.project(batch.project)
@@ -161,9 +164,9 @@ class Appender:
                 if key in known:
                     # A start that was wrong became the arrival, which is another each time.
                     if each.span.start_ns != batch.arrived_ns:
-                        again.append((key, each.span))
+                        again.append((key, known[key], each.span))
                     continue
-                known.add(key)
+                known[key] = seq
                 call = each.call and self._failures.mended(project_id, each.call)
                 new.append(_New(seq, project_id, each, call))
                 seq += 1
@@ -172,15 +175,21 @@ class Appender:
         self._next_seq = seq
         return new, results, expired, again
 
-    def _conflicts(self, again: Sequence[tuple[Key, SpanRecord]], new: Sequence[_New]) -> int:
+    def _conflicts(self, again: Sequence[tuple[Key, int, SpanRecord]], new: Sequence[_New]) -> int:
         spans = [(item.project_id, item.span.span) for item in new]
         fresh = {(span.trace_id, span.span_id, project_id): span for project_id, span in spans}
         return conflicting(self._connection, again, fresh)
 
-    def _stored_keys(self, traces: Iterable[bytes]) -> set[tuple[bytes, bytes, int]]:
-        found: set[tuple[bytes, bytes, int]] = set()
-        for chunk in _padded(traces):
-            found.update(self._connection.execute(_STORED_KEYS, chunk))
+    def _stored_keys(self, traces: Iterable[bytes]) -> dict[Key, int]:
+        """Every stored span of these traces, with its arrival number."""
+        found: dict[Key, int] = {}
+        for asked, values in _asked(self.runs.of(traces)):
+            for seq, trace_id, span_id, project_id in self._connection.execute(
+                f"{asked} SELECT seq, {_KEY} FROM asked CROSS JOIN calls ON {_HOLDS_ASKED}"
+                f" UNION ALL SELECT seq, {_KEY} FROM asked CROSS JOIN spans ON {_HOLDS_ASKED}",
+                values,
+            ):
+                found[trace_id, span_id, project_id] = seq
         self._stored_traces = {(trace_id, project_id) for trace_id, _, project_id in found}
         return found
 
@@ -304,7 +313,7 @@ class Appender:
             if call.response_id:
                 found.update(
                     self._connection.execute(
-                        f"SELECT trace_id, span_id FROM calls WHERE {tables.has_id('response_id', '?1')}"
+                        f"SELECT trace_id, span_id FROM calls WHERE {_HAS_RESPONSE}"
                         " AND project_id = ?2 AND +start_ns BETWEEN ?3 AND ?4",
                         (
                             call.response_id,
@@ -337,10 +346,12 @@ class Appender:
     def _spans_of(self, project_id: int, traces: Iterable[bytes]) -> list[_Stored]:
         found: list[_Stored] = []
         connection, dictionary = self._connection, self._dictionary
-        for chunk in _padded(traces):
+        for asked, values in _asked(self.runs.of(traces)):
+            most = MAX_RELATED * len(values) // 2
             for row in connection.execute(
-                f"{callrows.SELECT} WHERE c.trace_id IN ({_MARKS}) AND c.project_id = ? LIMIT ?",
-                (*chunk, project_id, MAX_RELATED * len(set(chunk))),
+                f"{asked} {callrows.SELECT_FROM} asked CROSS JOIN calls c ON {_HOLDS_ASKED}"
+                " WHERE c.project_id = ? LIMIT ?",
+                (*values, project_id, most),
             ):
                 call = callrows.call_of_row(connection, row, dictionary)
                 taken = row[callrows.TAKEN]
@@ -358,9 +369,9 @@ class Appender:
                     _Stored(row[callrows.SEQ], project_id, facts, call, row[callrows.SUPERSEDED_BY], taken)
                 )
             for seq, trace_id, span_id, parent_span_id, role, hint_id in connection.execute(
-                "SELECT seq, trace_id, span_id, parent_span_id, role, hint_id FROM spans"
-                f" WHERE trace_id IN ({_MARKS}) AND project_id = ? LIMIT ?",
-                (*chunk, project_id, MAX_RELATED * len(set(chunk))),
+                f"{asked} SELECT seq, trace_id, span_id, parent_span_id, role, hint_id"
+                f" FROM asked CROSS JOIN spans ON {_HOLDS_ASKED} WHERE project_id = ? LIMIT ?",
+                (*values, project_id, most),
             ):
                 hints = dictionary.hints(connection, hint_id)
                 facts = SpanFacts(trace_id, span_id, parent_span_id, role, "", hints)
@@ -425,6 +436,7 @@ class Appender:
 
     def _insert(self, new: Sequence[_New]) -> None:
         self._insert_rows(new)
+        self.runs.note([(item.seq, item.span.span.trace_id, item.span.span.start_ns) for item in new])
         connection = self._connection
         for chunk in _chunks(new, blocks.MAX_ITEMS):
             body = blocks.pack([blocks.span_item(item.seq, item.span.span) for item in chunk])
@@ -487,7 +499,11 @@ def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
         yield items[start : start + size]
 
 
-def _padded(values: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The values in lists of exactly `_IN`, the last one repeated as often as it takes."""
-    for chunk in _chunks(list(values), _IN):
-        yield [*chunk, *[chunk[-1]] * (_IN - len(chunk))]
+def _asked(pairs: Sequence[tuple[bytes, int]]) -> Iterator[tuple[str, list[Any]]]:
+    """The (trace, run) pairs as a table of a statement, `asked`, with its values."""
+    while pairs:
+        places = next((size for size in _ASKED if size >= len(pairs)), _ASKED[-1])
+        values: list[Any] = [value for pair in pairs[:places] for value in pair]
+        pairs = pairs[places:]
+        values += [None] * (2 * places - len(values))
+        yield f"WITH asked (id, run) AS (VALUES {', '.join(['(?, ?)'] * places)})", values

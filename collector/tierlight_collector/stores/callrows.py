@@ -1,7 +1,5 @@
 """A call as a row of `calls`, and back."""
 
-# ruff: noqa: S608 - only names of our own tables and columns are put into statements; values are bound
-
 from __future__ import annotations
 
 import sqlite3
@@ -16,7 +14,8 @@ from . import tables
 from .intern import Dictionary, Interner
 
 COLUMNS: Final = tables.columns(tables.Call)
-SELECT: Final = f"SELECT {', '.join('c.' + name for name in COLUMNS)} FROM calls c"
+SELECT_FROM: Final = f"SELECT {', '.join('c.' + name for name in COLUMNS)} FROM"
+SELECT: Final = f"{SELECT_FROM} calls c"
 _AT: Final = {name: index for index, name in enumerate(COLUMNS)}
 
 SEQ: Final = _AT["seq"]

@@ -15,32 +15,30 @@ from . import blocks, reading
 
 Key = tuple[bytes, bytes, int]  # trace, span, project
 
-_FIND: Final = " UNION ALL ".join(
-    f"SELECT seq, start_ns, parent_span_id FROM {table} WHERE trace_id = ?1 AND span_id = ?2 AND project_id = ?3"  # noqa: S608 - our own tables
-    for table in ("calls", "spans")
+_FIND: Final = (
+    "SELECT start_ns, parent_span_id FROM calls WHERE seq = ?1"
+    " UNION ALL SELECT start_ns, parent_span_id FROM spans WHERE seq = ?1"
 )
 
 
 def conflicting(
     connection: sqlite3.Connection,
-    again: Iterable[tuple[Key, SpanRecord]],
+    again: Iterable[tuple[Key, int, SpanRecord]],
     fresh: Mapping[Key, SpanRecord],
 ) -> int:
     """How many of the spans differ from what came first under their ids: in the store, or among the `fresh` ones.
 
-    Spans whose first version is kept no longer cannot be told apart and are not counted.
+    The number beside a span is the arrival number of the first one. Spans whose first version is kept no longer cannot be
+    told apart and are not counted.
     """
     differing = 0
     stored: list[tuple[int, SpanRecord]] = []
-    for key, span in again:
+    for key, seq, span in again:
         first = fresh.get(key)
         if first is not None:
             differing += _plain(first) != _plain(span)
             continue
-        row = connection.execute(_FIND, key).fetchone()
-        if row is None:
-            continue
-        seq, start_ns, parent = row
+        start_ns, parent = connection.execute(_FIND, (seq,)).fetchone()
         if (start_ns, parent or b"") != (span.start_ns, span.parent_span_id):
             differing += 1
         else:

@@ -27,6 +27,7 @@ from .intern import SERIES_FIELDS, Dictionary
 from .protocol import Order
 
 MAX_LANES: Final = 1_000  # kinds that are read side by side before a plain walk through time is cheaper
+_IN_TRACE: Final = tables.has_id("trace_id", "?1")
 _ORDER_BY: Final = {"time": "c.start_ns", "cost": "c.cost_nusd", "latency": "c.duration_ns"}
 _EVIDENCE_FIELDS: Final = (
     "route",
@@ -191,11 +192,11 @@ def _seqs_by_id(connection: sqlite3.Connection, text: str) -> set[int]:
     except ValueError:
         return found
     if len(raw) in (16, 8):
-        column = "trace_id" if len(raw) == 16 else "span_id"
+        same = tables.has_id("trace_id", "?1") if len(raw) == 16 else "span_id = ?1"
         found.update(
             seq
             for (seq,) in connection.execute(
-                f"SELECT seq FROM calls WHERE {column} = ? LIMIT 10000",
+                f"SELECT seq FROM calls WHERE {same} LIMIT 10000",
                 (raw,),
             )
         )
@@ -241,8 +242,8 @@ def one_call(
     connection: sqlite3.Connection, dictionary: Dictionary, trace_id: bytes, span_id: bytes, project: str
 ) -> CallRow | None:
     rows = connection.execute(
-        f"{callrows.SELECT} WHERE c.trace_id = ? AND c.span_id = ?"
-        " AND c.project_id = (SELECT id FROM projects WHERE name = ?)",
+        f"{callrows.SELECT} WHERE {_IN_TRACE} AND c.span_id = ?2"
+        " AND c.project_id = (SELECT id FROM projects WHERE name = ?3)",
         (trace_id, span_id, project),
     ).fetchall()
     found = call_rows(connection, dictionary, rows)
@@ -289,9 +290,9 @@ def route_ends(
 
 def trace(connection: sqlite3.Connection, trace_id: bytes, project: str, limit: int) -> list[SpanRecord]:
     rows = connection.execute(
-        "SELECT seq, span_id, parent_span_id, start_ns FROM calls WHERE trace_id = ?1 AND project_id ="
+        f"SELECT seq, span_id, parent_span_id, start_ns FROM calls WHERE {_IN_TRACE} AND project_id ="
         " (SELECT id FROM projects WHERE name = ?2)"
-        " UNION ALL SELECT seq, span_id, parent_span_id, start_ns FROM spans WHERE trace_id = ?1 AND project_id ="
+        f" UNION ALL SELECT seq, span_id, parent_span_id, start_ns FROM spans WHERE {_IN_TRACE} AND project_id ="
         " (SELECT id FROM projects WHERE name = ?2) ORDER BY start_ns, seq LIMIT ?3",
         (trace_id, project, limit),
     ).fetchall()
@@ -307,9 +308,9 @@ def contents(
     connection: sqlite3.Connection, trace_id: bytes, span_id: bytes, project: str
 ) -> list[ContentRecord]:
     row = connection.execute(
-        "SELECT seq FROM calls WHERE trace_id = ?1 AND span_id = ?2 AND project_id ="
+        f"SELECT seq FROM calls WHERE {_IN_TRACE} AND span_id = ?2 AND project_id ="
         " (SELECT id FROM projects WHERE name = ?3) UNION ALL"
-        " SELECT seq FROM spans WHERE trace_id = ?1 AND span_id = ?2 AND project_id ="
+        f" SELECT seq FROM spans WHERE {_IN_TRACE} AND span_id = ?2 AND project_id ="
         " (SELECT id FROM projects WHERE name = ?3)",
         (trace_id, span_id, project),
     ).fetchone()
@@ -441,8 +442,9 @@ def seqs_to_purge(
     conditions = ["c.seq > ?", "c.project_id = (SELECT id FROM projects WHERE name = ?)"]
     values: list[Any] = [after, project]
     if span is not None:
-        conditions.append("c.trace_id = ? AND c.span_id = ?")
-        values += span
+        trace_id, span_id = span
+        conditions.append(tables.has_id("trace_id", "?", "?") + " AND c.span_id = ?")
+        values += [trace_id, trace_id, span_id]
     if user:
         conditions.append(tables.has_id("user_id", "?", "?"))
         values += [user, user]

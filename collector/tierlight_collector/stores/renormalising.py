@@ -26,6 +26,7 @@ from . import blocks, callrows, reading, tables
 from .append import Appender, _Stored
 from .failures import Failures
 from .intern import OVERFLOW, Dictionary
+from .runs import Runs
 from .scoring import address_of
 
 Price = Callable[[CallRecord], CallRecord]
@@ -83,8 +84,8 @@ class _Kept:
 class _Settler(Appender):
     """Settles stored calls, and remembers what each was before and is now."""
 
-    def __init__(self, connection: sqlite3.Connection, rules: RouteRules) -> None:
-        super().__init__(connection, rules)
+    def __init__(self, connection: sqlite3.Connection, rules: RouteRules, runs: Runs) -> None:
+        super().__init__(connection, rules, runs)
         self.before: dict[int, _State | None] = {}
 
     def settle(self, project_id: int, traces: set[bytes], calls: Sequence[CallRecord]) -> None:
@@ -209,12 +210,13 @@ def renormalise(
     now_ns: int,
     floor_hour: int,
     rules: RouteRules,
+    runs: Runs,
 ) -> Reread:
     """Read the next spans with arrival number > `after` again, in the open transaction."""
     rows = connection.execute(_SPANS, (after, since_ns, limit)).fetchall()
     if not rows:
         return Reread(None)
-    settler = _Settler(connection, rules)
+    settler = _Settler(connection, rules, runs)
     settler.dirty.now_ns, settler.dirty.floor_hour = now_ns, floor_hour
     dictionary = Dictionary()
     failures = Failures(connection)
@@ -352,7 +354,8 @@ def _traces_of(
     found: set[bytes] = set()
     for trace_id in traces:
         row = connection.execute(
-            f"SELECT 1 FROM calls WHERE trace_id = ? AND kind_id IN ({', '.join(map(str, kinds))}) LIMIT 1",
+            f"SELECT 1 FROM calls WHERE {tables.has_id('trace_id', '?1')}"
+            f" AND kind_id IN ({', '.join(map(str, kinds))}) LIMIT 1",
             (trace_id,),
         ).fetchone()
         if row is not None:

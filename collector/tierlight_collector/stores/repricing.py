@@ -1,5 +1,7 @@
 """New costs for stored calls, with the old ones kept."""
 
+# ruff: noqa: S608 - only conditions on our own columns are put into statements; values are bound
+
 from __future__ import annotations
 
 import sqlite3
@@ -97,8 +99,8 @@ def history(connection: sqlite3.Connection, trace_id: bytes, span_id: bytes, pro
         PastCost(*row)
         for row in connection.execute(
             "SELECT h.changed_ns, h.cost_nusd, h.cost_source, h.price_version, h.unpriced_reason"
-            " FROM cost_history h JOIN calls c ON c.seq = h.call_seq WHERE c.trace_id = ? AND c.span_id = ?"
-            " AND c.project_id = (SELECT id FROM projects WHERE name = ?) ORDER BY h.id",
+            f" FROM calls c JOIN cost_history h ON h.call_seq = c.seq WHERE {tables.has_id('trace_id', '?1')}"
+            " AND c.span_id = ?2 AND c.project_id = (SELECT id FROM projects WHERE name = ?3) ORDER BY h.id",
             (trace_id, span_id, project),
         )
     ]

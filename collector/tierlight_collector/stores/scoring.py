@@ -116,7 +116,8 @@ class Scorer:
         if score.call_id:
             where, values = tables.has_id("call_id", "?", "?"), (score.call_id,) * 2
         elif score.span_id:
-            where, values = "trace_id = ? AND span_id = ?", (score.trace_id, score.span_id)  # type: ignore[assignment]
+            where = tables.has_id("trace_id", "?", "?") + " AND span_id = ?"
+            values = (score.trace_id, score.trace_id, score.span_id)  # type: ignore[assignment]
         elif score.response_id:
             where, values = tables.has_id("response_id", "?", "?"), (score.response_id,) * 2
         elif score.join_key:

@@ -368,6 +368,7 @@ class SqliteStore(Decisions, OutboxTables):
             now_ns=self._clock(),
             floor_hour=writer.appender.dirty.floor_hour,
             rules=self._rules,
+            runs=writer.appender.runs,
         )
 
         def job(_connection: sqlite3.Connection) -> Reread:

@@ -18,8 +18,18 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import Field, SQLModel
 
-# Which part of each id of `calls` is indexed, as arguments of substr; see `has_id`.
-_ID_PARTS: Final = {"response_id": "-8", "call_id": "1, 18", "session_id": "-8", "user_id": "-8"}
+from .runs import RUN_BITS
+
+# Which part of each id is indexed, as arguments of substr; see `has_id`.
+_ID_PARTS: Final = {
+    "trace_id": "-8",
+    "response_id": "-8",
+    "call_id": "1, 18",
+    "session_id": "-8",
+    "user_id": "-8",
+}
+_RUN: Final = f"(seq >> {RUN_BITS})"
+_ALL_RUNS: Final = "SELECT +run FROM arrival_runs"
 
 
 class SchemaVersion(SQLModel, table=True):
@@ -127,20 +137,22 @@ class RouteHint(SQLModel, table=True):
 class Call(SQLModel, table=True):
     __tablename__ = "calls"
     __table_args__ = (
-        UniqueConstraint("trace_id", "span_id", "project_id"),
         Index("ix_calls_start", "start_ns"),  # an hour's recount, retention, the newest calls
         Index("ix_calls_kind_start", "kind_id", "start_ns"),  # filtered lists
         # Calls without an id of the provider's are matched with their duplicates by time.
         Index("ix_calls_anonymous", "start_ns", sqlite_where=text("response_id IS NULL")),
-        # Parts of ids take a third of an index on the whole. The last characters are the random ones, but a
-        # UUIDv7 begins with its time: its entries lie beside those of the same moment, not all over the index.
+        # Parts of ids take a third of an index on the whole. The last characters are the random ones, so they
+        # come after the run (see `runs`). A UUIDv7 begins with its time: its entries lie together anyhow.
+        Index("ix_calls_trace", text(_RUN), text("substr(trace_id, -8)")),
+        Index("ix_calls_call", text("substr(call_id, 1, 18)"), sqlite_where=text("call_id IS NOT NULL")),
         *(
             Index(
                 f"ix_calls_{column.removesuffix('_id')}",
-                text(f"substr({column}, {part})"),
+                text(_RUN),
+                text(f"substr({column}, -8)"),
                 sqlite_where=text(f"{column} IS NOT NULL"),
             )
-            for column, part in _ID_PARTS.items()
+            for column in ("response_id", "session_id", "user_id")
         ),
     )
     seq: int = Field(primary_key=True)  # arrival number
@@ -185,7 +197,7 @@ class Span(SQLModel, table=True):
 
     __tablename__ = "spans"
     __table_args__ = (
-        UniqueConstraint("trace_id", "span_id", "project_id"),
+        Index("ix_spans_trace", text(_RUN), text("substr(trace_id, -8)")),
         Index("ix_spans_start", "start_ns"),
     )
     seq: int = Field(primary_key=True)
@@ -197,6 +209,19 @@ class Span(SQLModel, table=True):
     hint_id: int
     start_ns: int
     end_ns: int
+
+
+class ArrivalRun(SQLModel, table=True):
+    """8,192 arrival numbers in a row, that of its first shifted by 13 bits: what indexes on ids begin with.
+
+    `oldest_ns` and `newest_ns` are of the starts of its spans, `traces` the filter of its traces once it is full.
+    """
+
+    __tablename__ = "arrival_runs"
+    run: int = Field(primary_key=True)
+    oldest_ns: int
+    newest_ns: int
+    traces: bytes | None
 
 
 class SpanBlock(SQLModel, table=True):
@@ -493,15 +518,23 @@ class AuditRow(SQLModel, table=True):
     detail: str
 
 
-def has_id(column: str, *values: str) -> str:
-    """The condition that an id of `calls` equals a parameter, in the words its index answers to.
+def has_id(column: str, *values: str, runs: str = _ALL_RUNS) -> str:
+    """The condition that an id of `calls` (or `spans`) equals a parameter, in the words its index answers to.
 
-    `values` are the parameter's one or two occurrences. The `+` matters: SQLite would put the value of
-    `column = ?` into the substr of the column as well, and walk through the whole index for what is left.
+    `values` are the parameter's one or two occurrences; `runs` selects where to look, as a query or a list. The `+`
+    matters: SQLite would put the value of `column = ?` into the substr of the column as well, and walk through the
+    whole index for what is left; and it finds no index for a run that is compared as the integer of a column.
     """
     first, second = values[0], values[-1]
     part = _ID_PARTS[column]
-    return f"{column} IS NOT NULL AND substr({column}, {part}) = substr({first}, {part}) AND +{column} = {second}"
+    within = "" if column == "call_id" else f"{_RUN} IN ({runs}) AND "
+    some = "" if column == "trace_id" else f"{column} IS NOT NULL AND "
+    return f"{within}{some}substr({column}, {part}) = substr({first}, {part}) AND +{column} = {second}"
+
+
+def runs_between(start: str, end: str) -> str:
+    """The runs that hold spans which began between two parameters, for `has_id`."""
+    return f"{_ALL_RUNS} WHERE newest_ns >= {start} AND oldest_ns <= {end}"
 
 
 def table(model: type[SQLModel]) -> Table:

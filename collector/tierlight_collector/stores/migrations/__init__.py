@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import SchemaTooNew
-from . import m0001_first, m0002_call_failures
+from . import m0001_first, m0002_call_failures, m0003_ids_by_run
 
 Step = Callable[[sqlite3.Connection], None]
 
-STEPS: Final[tuple[Step, ...]] = (m0001_first.migrate, m0002_call_failures.migrate)
+STEPS: Final[tuple[Step, ...]] = (m0001_first.migrate, m0002_call_failures.migrate, m0003_ids_by_run.migrate)
 
 
 def version_of(connection: sqlite3.Connection) -> int:
