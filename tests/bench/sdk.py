@@ -1,4 +1,4 @@
-"""What a recorded call costs the user's process: bare client, the stock OpenTelemetry pipeline, ours.
+"""What a recorded call costs the user's process: bare client, the stock OpenTelemetry pipeline, ours; and a decision.
 
     python tests/bench/sdk.py [--json] [--calls 2000] [--rounds 3]
 
@@ -7,6 +7,9 @@ replaced by a ready answer; both pipelines send to one sink in a process of its 
 and of the stock pipeline comes from the same run; compare the ratios, not the microseconds of two machines.
 "Added" is with minus bare. The stock pipeline is what its documentation shows: a span of 20 attributes, a
 BatchSpanProcessor, the OTLP/HTTP exporter.
+
+Then what a routing decision takes without a model call, by strategy: the median of one `decide` on the clock,
+in a process of its own. The learned router has 1,000 stored calls; null where an embedder's extra is missing.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -267,7 +271,121 @@ def child(variant: str, endpoint: str, calls: int) -> None:
     print(json.dumps(found))
 
 
-# ---- the sink (another child) ---------------------------------------------------------------------------
+# ---- decisions (another child) ---------------------------------------------------------------------------
+
+EMBEDDERS = {"hash1": 1000, "static1": 1000, "minilm1": 200}  # and how often each decides
+ROUTES = """
+schema = 1
+[target.nano]
+provider = "openai"
+model = "gpt-5.4-nano"
+tier = "small"
+fallback = ["sonnet"]
+[target.sonnet]
+provider = "anthropic"
+model = "claude-sonnet-5-5"
+tier = "flagship"
+fallback = ["nano"]
+[route.task]
+target = "nano"
+[route.complexity]
+strategy = "complexity"
+[route.learned]
+strategy = "learned"
+candidates = ["nano", "sonnet"]
+signal = "csat"
+[route.examples]
+strategy = "embedding"
+candidates = ["nano", "sonnet"]
+examples = [{ text = "where is my parcel", target = "nano" }, { text = "prove the lemma", target = "sonnet" }]
+"""
+WORDS = (
+    "where", "is", "my", "parcel", "please", "prove", "lemma", "number",
+    "sort", "return", "order", "late", "refund", "address", "plan", "compare",
+)  # fmt: skip
+
+
+def microseconds(act: Callable[[int], object], rounds: int) -> float:
+    """The median time of one."""
+    taken = []
+    for n in range(-50, rounds):
+        began = time.perf_counter_ns()
+        act(n)
+        taken.append(time.perf_counter_ns() - began)
+    return statistics.median(taken[50:]) / 1000
+
+
+def learned(name: str, texts: list[str]) -> Any:
+    """A router that has learnt from 1,000 requests that both candidates answered."""
+    from tierlight.routing.artefact import LearnedRouter
+    from tierlight.routing.embed import embedder
+    from tierlight.routing.learn import ScoredCall
+    from tierlight.routing.training import train
+
+    maker = embedder(name)
+    calls = [
+        ScoredCall(
+            target, float(target == "sonnet" or n % 5 > 0), maker.embed(text), time_ns=n, call_id=str(n)
+        )
+        for n, text in enumerate(texts[:1000])
+        for target in ("nano", "sonnet")
+    ]
+    router = train(
+        "learned",
+        calls,
+        ["nano", "sonnet"],
+        default="sonnet",
+        signal="csat",
+        now_ns=1000,
+        embedder=name,
+        dimensions=maker.dimensions,
+    )
+    return LearnedRouter.from_json(router.to_json(), maker)
+
+
+def decisions() -> None:
+    """Measure each strategy's decision and print one JSON line."""
+    from tierlight.errors import ConfigurationError
+    from tierlight.routing import CallableProvider, Policy, Router
+    from tierlight.routing.breaker import BreakerBoard
+    from tierlight.routing.decide import AlwaysUp, RouteRequest, decide
+    from tierlight.routing.embed import embedder
+    from tierlight.routing.examples import NearestExample
+    from tierlight.testing import capture_calls
+
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices(WORDS, k=12)) for _ in range(2000)]
+    policy, view = Policy.from_toml(ROUTES), AlwaysUp()
+
+    def deciding(route: str, choosers: Mapping[str, Any]) -> Callable[[int], object]:
+        return lambda n: decide(policy, RouteRequest(route, texts[n % 2000]), view, rng, choosers)
+
+    found: dict[str, float | None] = {
+        f"decide_{route}_us": microseconds(deciding(route, {}), 5000) for route in ("task", "complexity")
+    }
+    for name, rounds in EMBEDDERS.items():
+        keys = {route: f"decide_{route}_{name}_us" for route in ("examples", "learned")}
+        try:
+            given = policy.routes["examples"]
+            nearest = NearestExample(embedder(name), given.examples, given.min_similarity, given.default)
+            choosers = {"examples": nearest, "learned": learned(name, texts)}
+        except ConfigurationError as error:
+            print(f"{', '.join(keys.values())}: not measured, {error}", file=sys.stderr)
+            found |= dict.fromkeys(keys.values())
+            continue
+        found |= {key: microseconds(deciding(route, choosers), rounds) for route, key in keys.items()}
+    router = Router(
+        policy,
+        providers={"openai": CallableProvider(lambda target, request: COMPLETION)},
+        board=BreakerBoard(),
+    )
+    found["routed_us"] = microseconds(lambda n: router.chat("task", texts[n % 2000]), 3000)
+    with capture_calls():
+        found["routed_recorded_us"] = microseconds(lambda n: router.chat("task", texts[n % 2000]), 3000)
+    print(json.dumps(found))
+
+
+# ---- the sink (one more child) ---------------------------------------------------------------------------
 
 
 async def sink() -> None:
@@ -358,7 +476,13 @@ def import_seconds() -> float:
     return best("import tierlight") - best("pass")
 
 
-def compare(calls: int, rounds: int) -> dict[str, float]:
+def decided() -> dict[str, float | None]:
+    """What decisions take, measured in a process of their own."""
+    command = [sys.executable, __file__, "--decisions"]
+    return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+
+
+def compare(calls: int, rounds: int) -> dict[str, float | None]:
     """All variants, round by round, and the medians as one flat object."""
     with running_sink() as endpoint:
         seen = [{variant: measure(variant, endpoint, calls) for variant in VARIANTS} for _ in range(rounds)]
@@ -395,6 +519,7 @@ def compare(calls: int, rounds: int) -> dict[str, float]:
         "ours_stream_peak_bytes": added("ours", "stream_peak"),
         "ours_long_stream_peak_bytes": added("ours", "long_stream_peak"),
         "import_s": import_seconds(),
+        **decided(),
     }
 
 
@@ -405,19 +530,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--sink", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--decisions", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--endpoint", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.sink:
         asyncio.run(sink())
+    elif given.decisions:
+        decisions()
     elif given.child:
         child(given.child, given.endpoint, given.calls)
     else:
         found = compare(given.calls, given.rounds)
         if given.json:
-            print(json.dumps({name: round(value, 4) for name, value in found.items()}))
+            plain = {name: None if value is None else round(value, 4) for name, value in found.items()}
+            print(json.dumps(plain))
         else:
             for name, value in found.items():
-                print(f"{name:24}{value:12.3f}")
+                print(f"{name:28}{'not measured' if value is None else format(value, '12.3f')}")
 
 
 if __name__ == "__main__":
