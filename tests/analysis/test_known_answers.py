@@ -65,7 +65,7 @@ def test_error_like_signals_use_the_burn_grid() -> None:
 
 def test_cusum_beside_the_evidence() -> None:
     lanes = run([1, 0, 0, 1, 0], 0.84)
-    means = [round(drift.mean_of_bets(lane.C), 6) for lane in lanes]
+    means = [round(drift.mean_in_order(lane.C), 6) for lane in lanes]
     assert means == [0.650433, 2.835227, 10.501065, 3.637602, 11.834929]
 
 

@@ -6,7 +6,7 @@ alarm threshold A, however often one looks and whatever the other tests do.
 
 A *lane* is one vector of eleven bets. A test has one lane, or several whose R are averaged (the quantile
 form of latency, tokens and cost; the traffic mix), each with its own null. `step` is the plain definition for
-one lane; `advance` does the same, to the bit, for many lanes at once.
+one lane; `advance` does the same, to the bit, for one call of many lanes, `advance_rows` for many calls of them.
 
 References: Shin, Ramdas, Rinaldo (2024), "E-detectors: a nonparametric framework for sequential change
 detection", New England Journal of Statistics in Data Science 2(2).
@@ -59,6 +59,19 @@ def bets(m: float, *, error_like: bool = False) -> tuple[float, ...]:
     return tuple((m - q) / (m * (1 - m)) for q in alternatives(m, error_like=error_like))
 
 
+_DROPS, _BURNS = (np.array(grid)[:, None] for grid in (DROPS, BURNS))
+_SHARES = np.array([0.9 + j * (0.05 - 0.9) / (BETS - 1) for j in range(BETS)])[:, None]
+
+
+def stakes(m: Floats, *, error_like: bool = False) -> Floats:
+    """`bets` of many nulls at once, to the bit: one row a bet, one column a null."""
+    q = m - _DROPS
+    q = np.where(q > 0.02 * m, q, m * _SHARES)
+    if error_like:
+        q = np.where(m > 0.97, 1 - np.minimum((1 - m) * _BURNS, 0.98), q)
+    return np.asarray((m - q) / (m * (1 - m)))
+
+
 # ---- one lane, plainly ----------------------------------------------------------------------------------
 
 
@@ -73,15 +86,15 @@ class Lane:
     @property
     def evidence(self) -> float:
         """The mean of R over the bets; compared with the alarm threshold."""
-        return mean_of_bets(self.R)
+        return mean_in_order(self.R)
 
 
-def mean_of_bets(R: Sequence[float]) -> float:
-    """The mean in a fixed order of addition, so that every implementation gives the same bits."""
+def mean_in_order(values: Sequence[float]) -> float:
+    """The mean of numbers added in their order, so that every implementation gives the same bits."""
     total = 0.0
-    for value in R:
+    for value in values:
         total = total + value
-    return total / len(R)
+    return total / len(values)
 
 
 def step(lane: Lane, x: float, m: float, lam: Sequence[float], at: float, w: float = 1.0) -> Lane:
@@ -119,6 +132,28 @@ def advance(lanes: Floats, x: Floats, m: Floats, lam: Floats, at: Floats, w: Flo
     np.minimum(np.where(restarts, 1.0, C) * factor, CAP, out=after[1])
     after[2] = np.where(restarts, at, start)
     return after
+
+
+def advance_rows(lanes: Floats, factors: Floats, at: Floats, counts: Sequence[int]) -> None:
+    """All lanes after many calls each, in place; `factors` (calls x bets x lanes) become R after each call.
+
+    `factors` are 1 + (w lam) (m - x), `at` has one row a call. The first `counts[t]` lanes have a call in turn t;
+    counts never rise.
+    """
+    R, C, start = lanes
+    for factor, when, count in zip(factors, at, counts, strict=True):
+        if count < R.shape[1]:
+            lanes[0][:, count : R.shape[1]] = R[:, count:]
+            R, C, start = R[:, :count], C[:, :count], start[:, :count]
+        now = factor[:, :count]
+        np.copyto(start, when[:count], where=C <= 1)
+        np.maximum(C, 1.0, out=C)
+        np.multiply(C, now, out=C)
+        np.minimum(C, CAP, out=C)
+        np.multiply(R + 1, now, out=now)
+        np.minimum(now, CAP, out=now)
+        R = now
+    lanes[0][:, : R.shape[1]] = R
 
 
 def lane_evidence(lanes: Floats) -> Floats:

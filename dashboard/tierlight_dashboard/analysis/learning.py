@@ -37,12 +37,19 @@ def signals_of(stream: Stream) -> tuple[Signal, ...]:
     return (quality_signal(stream.key[5]),)
 
 
+def next_stop(stream: Stream, observations: Sequence[Observation], first: int, learning: Learning) -> int:
+    """How far the calls from `first` on may be taken together: to the next one after which a test may open."""
+    last = min(first + CHECK_EVERY - stream.seen % CHECK_EVERY, len(observations))
+    young = max(0, learning.min_scored - stream.seen - 1)
+    for place in range(min(first + young, last), last):
+        if any(_lazy(stream, observations[place])):
+            return place + 1
+    return last
+
+
 def learn(stream: Stream, observation: Observation, policy: Policy) -> None:
+    """Open tests and let references grow, after the stream's newest call."""
     learning = policy.learning
-    if not stream.is_frozen:
-        if observation.keep_prob < stream.keep_min and not stream.detectors:
-            stream.keep_min = observation.keep_prob
-        stream.remember(observation, learning)
     if stream.seen < learning.min_scored:
         return
     lazy = list(_lazy(stream, observation))

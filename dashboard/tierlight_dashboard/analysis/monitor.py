@@ -4,36 +4,42 @@ A *stream* is one epoch of a route (its model, prompt, tier), of one evaluator's
 as a whole; it owns the reference sample and the tests of its signals. A *pool* is the model-level test fed by
 all routes of one model. Only the order within a stream matters, and cutting a batch anywhere changes nothing.
 
-One step takes the next call of every stream at once, so a tick with one call on each of 3,000 routes is a
-single vectorised step.
+A test's rows depend on its reference alone, so they are worked out for the whole batch at once. Then all tests
+of all streams move on together, a call of each in one vectorised turn, up to the next call after which a test may
+open or a reference grow. A test that rings or resolves on the way goes on from there by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from math import log
 
 import numpy as np
 
 from .drift import (
-    MONTH_DAYS,
+    BETS,
     RECENT,
     RESOLVED_AT,
     Floats,
-    advance,
-    bets,
+    advance_rows,
     change_hint,
     lane_evidence,
+    mean_in_order,
     new_lanes,
+    stakes,
 )
-from .learning import learn
-from .reference import TIME, Cell, resolve
+from .learning import learn, next_stop
+from .reference import TIME, Reference
+from .rows import Queue, Rows, joined
 from .signals import Observation
 from .streams import Detector, Policy, Stream, StreamKey, new_detector, threshold
-from .windows import DAY_NS, LARGEST_NULL, LEAST_NULL, time_bin
 
 REOPEN_MS = 24 * 3_600_000.0
+# Calls times lanes that move on together: few enough that what they need stays in the processor's cache.
+TOGETHER = 16_384
+_NEVER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +74,54 @@ Event = Rang | Resolved
 
 
 @dataclass(slots=True)
-class _Entry:
-    """One row of one test in a step."""
+class _Feed:
+    """A stream, its new calls and how far it has come in them."""
 
     stream: Stream
+    queue: Queue
+    place: int = 0
+    stop: int = 0
+    rows: dict[str, tuple[Reference, Rows]] = field(default_factory=dict)
+
+    def rows_of(self, detector: Detector, reference: Reference) -> Rows:
+        """The detector's rows from the present place on, or further back."""
+        known = self.rows.get(detector.key)
+        if known is None or known[0] is not reference:
+            rows = self.queue.rows(detector.signal, reference, self.place, self.stream.keep_min)
+            known = self.rows[detector.key] = reference, rows
+        return known[1]
+
+
+@dataclass(slots=True)
+class _Run:
+    """Rows `first` up to `last` of one test, to be moved on by. `order` is the test's among its stream's."""
+
+    stream: Stream
+    order: int
     detector: Detector
-    ordinal: int
-    time_ms: float
-    weight: float
-    x: tuple[float, ...]
-    cell: Cell
+    rows: Rows
+    first: int
+    last: int
+
+    @property
+    def lanes(self) -> int:
+        return 1 if self.detector.recovery is not None else self.rows.x.shape[1]
+
+    @property
+    def threshold(self) -> float:
+        return RESOLVED_AT if self.detector.recovery is not None else self.detector.threshold
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+
+@dataclass(frozen=True, slots=True)
+class _Happened:
+    """An event with the place of its call and the order of its test."""
+
+    place: int
+    order: int
+    event: Event
 
 
 def observe(
@@ -89,177 +133,229 @@ def observe(
     ignored, so a batch delivered twice changes nothing.
     """
     touched: dict[StreamKey, Stream] = {}
-    queues: dict[StreamKey, list[Observation]] = {}
+    new: dict[StreamKey, list[Observation]] = {}
     for observation in observations:
         key = observation.stream
         stream = touched.get(key)
         if stream is None:
             old = streams.get(key)
             stream = touched[key] = old.copy() if old else _opened(observation)
-            queues[key] = []
+            new[key] = []
         if observation.ordinal > stream.ordinal:
             stream.ordinal = observation.ordinal
-            queues[key].append(observation)
-    events: list[Event] = []
-    pooled: list[tuple[int, StreamKey, _Entry]] = []
-    waiting = sorted((key for key in queues if queues[key]), key=lambda key: -len(queues[key]))
-    for turn in range(len(queues[waiting[0]]) if waiting else 0):
-        while len(queues[waiting[-1]]) <= turn:
-            waiting.pop()
-        entries: list[_Entry] = []
-        for key in waiting:
-            _take(touched[key], queues[key][turn], policy, entries, pooled)
-        _run(entries, events)
-        for key in waiting:
-            learn(touched[key], queues[key][turn], policy)
-    _observe_pools(streams, touched, pooled, policy, events)
-    for stream in touched.values():
-        for detector in stream.detectors.values():
-            detector.lanes = detector.lanes.copy()  # a view would keep the whole step's array alive
-    return touched, events
+            new[key].append(observation)
+    events: dict[StreamKey, list[Event]] = {}
+    pooled: dict[StreamKey, list[_Run]] = {}
+    zone = policy.learning.zone
+    feeds = [_Feed(touched[key], Queue(some[0].kind, some, zone)) for key, some in new.items() if some]
+    while feeds:
+        runs: list[_Run] = []
+        for feed in feeds:
+            feed.stop = next_stop(feed.stream, feed.queue.observations, feed.place, policy.learning)
+            runs += _runs(feed)
+        for run in runs:
+            if _is_pooled(run):
+                pooled.setdefault(("pool", run.stream.pool, run.detector.signal.name), []).append(run)
+        were_open = {feed.stream.key: _open_alerts(feed.stream) for feed in feeds}
+        happened = _move(runs)
+        for feed in feeds:
+            some = happened.get(feed.stream.key, [])
+            _take_in(feed, some, were_open[feed.stream.key], policy)
+            events.setdefault(feed.stream.key, []).extend(one.event for one in some)
+        feeds = [feed for feed in feeds if feed.place < len(feed.queue)]
+    events |= _observe_pools(streams, touched, pooled, policy)
+    return touched, _in_order_of_time(events.values())
 
 
 def _opened(observation: Observation) -> Stream:
     return Stream(observation.stream, observation.pool, observation.time_ns, observation.time_ns)
 
 
-def _take(
-    stream: Stream,
-    observation: Observation,
-    policy: Policy,
-    entries: list[_Entry],
-    pooled: list[tuple[int, StreamKey, _Entry]],
-) -> None:
-    _count(stream, observation.time_ns)
-    if not stream.detectors:
-        return
-    time_of_day = time_bin(observation.time_ns, policy.learning.zone, weekends=True)
-    weight = min(1.0, stream.keep_min / observation.keep_prob)
-    time_ms = observation.time_ns / 1e6
-    for detector in stream.detectors.values():
+def _runs(feed: _Feed) -> Iterator[_Run]:
+    """What each test of a stream has to move on by up to the next stop."""
+    for order, detector in enumerate(feed.stream.detectors.values()):
         if detector.reference is None:
             continue
-        row = resolve(detector.signal, detector.reference, observation, time_of_day)
-        if row is None:
-            continue
-        entry = _Entry(stream, detector, observation.ordinal, time_ms, weight, *row)
-        entries.append(entry)
-        signal = detector.signal
-        if (
-            stream.pool
-            and detector.scope == "route"
-            and signal.kind in ("errors", "quality")
-            and not signal.only
-        ):
-            pooled.append((observation.ordinal, ("pool", stream.pool, signal.name), entry))
+        rows = feed.rows_of(detector, detector.reference)
+        run = _Run(feed.stream, order, detector, rows, rows.end(feed.place), rows.end(feed.stop))
+        if len(run):
+            yield run
 
 
-def _count(stream: Stream, time_ns: int) -> None:
-    stream.seen += 1
-    stream.last_ns = max(stream.last_ns, time_ns)
-    stream.first_ns = min(stream.first_ns, time_ns)
-    day = time_ns // DAY_NS
-    stream.days[day] = stream.days.get(day, 0) + 1
-    if len(stream.days) > MONTH_DAYS:
-        del stream.days[min(stream.days)]
-
-
-# ---- one step of many tests -----------------------------------------------------------------------------
-
-
-def _run(entries: Sequence[_Entry], events: list[Event]) -> None:
-    if not entries:
-        return
-    lanes: list[Floats] = []
-    lam: list[Floats] = []
-    x: list[float] = []
-    m: list[float] = []
-    at: list[float] = []
-    weight: list[float] = []
-    offsets: list[int] = []
-    for entry in entries:
-        detector, cell = entry.detector, entry.cell
-        offsets.append(len(x))
-        if detector.recovery is not None:
-            lane = detector.recovery_lane
-            null = 1 - (float(cell.mean[lane]) - detector.drop / 2)
-            null = min(max(null, LEAST_NULL), LARGEST_NULL)
-            lanes.append(detector.recovery)
-            x.append(1 - entry.x[lane])
-            m.append(null)
-            lam.append(np.array(bets(null))[:, None])
-        else:
-            lanes.append(detector.lanes)
-            x.extend(entry.x)
-            m.extend(cell.m.tolist())
-            lam.append(cell.lam)
-        count = len(x) - offsets[-1]
-        at.extend([entry.time_ms] * count)
-        weight.extend([entry.weight] * count)
-    after = advance(
-        np.concatenate(lanes, axis=2),
-        np.array(x),
-        np.array(m),
-        np.concatenate(lam, axis=1),
-        np.array(at),
-        np.array(weight),
+def _is_pooled(run: _Run) -> bool:
+    signal = run.detector.signal
+    return (
+        bool(run.stream.pool)
+        and run.detector.scope == "route"
+        and signal.kind in ("errors", "quality")
+        and not signal.only
     )
-    ends = [*offsets[1:], len(x)]
-    counts = np.array(ends) - np.array(offsets)
-    evidence = np.add.reduceat(lane_evidence(after), offsets) / counts
-    thresholds = np.array(
-        [e.detector.threshold if e.detector.recovery is None else RESOLVED_AT for e in entries]
-    )
-    for entry, start, end in zip(entries, offsets, ends, strict=True):
-        detector = entry.detector
-        if detector.recovery is not None:
-            detector.recovery = after[:, :, start:end]
-            detector.rows += 1
+
+
+def _open_alerts(stream: Stream) -> int:
+    return sum(detector.opened_ms is not None for detector in stream.detectors.values())
+
+
+def _take_in(feed: _Feed, happened: Sequence[_Happened], open_alerts: int, policy: Policy) -> None:
+    """Count and remember the calls up to the feed's stop, none of them while an alert is open, and learn."""
+    stream, calls = feed.stream, feed.queue.observations
+    before, place = stream.seen - feed.place, feed.place
+    for one in happened:
+        if open_alerts == 0:
+            stream.remember(calls[place : one.place], before + place, policy.learning)
+        place = one.place
+        if isinstance(one.event, Resolved):
+            open_alerts -= 1
             continue
-        detector.lanes = after[:, :, start:end]
-        place = (detector.rows % RECENT) * (end - start)
-        for lane, value in enumerate(entry.x):
-            detector.recent[place + lane] = round(127 * (float(entry.cell.mean[lane]) - value)) + 127
-        detector.rows += 1
-    for index in np.flatnonzero(evidence >= thresholds):
-        entry = entries[int(index)]
-        if entry.detector.recovery is None:
-            events.append(_ring(entry, float(evidence[index])))
+        open_alerts += 1
+        if stream.chunks or stream.tail:
+            sample = stream.sample()
+            stream.keep(sample[sample[:, TIME] < one.event.change_ms])
+    if open_alerts == 0:
+        stream.remember(calls[place : feed.stop], before + place, policy.learning)
+    stream.count([one.time_ns for one in calls[feed.place : feed.stop]])
+    feed.place = feed.stop
+    learn(stream, calls[feed.stop - 1], policy)
+
+
+def _in_order_of_time(events: Iterable[Sequence[Event]]) -> list[Event]:
+    """The events of all streams by time; within a stream they keep their order."""
+    timed = [
+        (time_ns, event)
+        for some in events
+        for time_ns, event in zip(accumulate((e.time_ns for e in some), max), some, strict=True)
+    ]
+    return [event for _, event in sorted(timed, key=lambda row: row[0])]
+
+
+# ---- moving tests on ------------------------------------------------------------------------------------
+
+
+def _move(runs: Sequence[_Run]) -> dict[StreamKey, list[_Happened]]:
+    """Move all tests on by their rows; what happened in each stream, in order."""
+    found: dict[StreamKey, list[_Happened]] = {}
+    while runs:
+        rest: list[_Run] = []
+        for group in _groups(runs):
+            for run, turn in _advanced(group):
+                at = run.first + turn
+                _advanced(
+                    [_Run(run.stream, run.order, run.detector, run.rows, run.first, at + 1)], whole=True
+                )
+                is_over = run.detector.recovery is not None
+                event = _resolve(run, at) if is_over else _ring(run, at)
+                place = int(run.rows.place[at])
+                found.setdefault(run.stream.key, []).append(_Happened(place, run.order, event))
+                if at + 1 < run.last:
+                    rest.append(_Run(run.stream, run.order, run.detector, run.rows, at + 1, run.last))
+        runs = rest
+    for some in found.values():
+        some.sort(key=lambda one: (one.place, one.order))
+    return found
+
+
+def _groups(runs: Sequence[_Run]) -> Iterator[list[_Run]]:
+    """The runs in groups that move on together, the longest first."""
+    group: list[_Run] = []
+    lanes = 0
+    for run in sorted(runs, key=len, reverse=True):
+        if group and (lanes + run.lanes) * len(group[0]) > TOGETHER:
+            yield group
+            group, lanes = [], 0
+        group.append(run)
+        lanes += run.lanes
+    yield group
+
+
+def _advanced(group: Sequence[_Run], *, whole: bool = False) -> list[tuple[_Run, int]]:
+    """Move the tests of a group on; gives those that reach their threshold, unmoved, with the turn of it.
+
+    `whole`: to the end of their rows whether or not they reach it.
+    """
+    turns, width = len(group[0]), sum(run.lanes for run in group)
+    factors, at, gaps = np.zeros((turns, BETS, width)), np.zeros((turns, width)), np.zeros((turns, width))
+    lanes = np.empty((3, BETS, width))
+    counts = [0] * turns
+    starts: list[int] = []
+    start = 0
+    for run in group:
+        detector, rows, first, last, n = run.detector, run.rows, run.first, run.last, len(run)
+        end = start + run.lanes
+        if detector.recovery is not None:
+            lanes[:, :, start:end] = detector.recovery
+            factors[:n, :, start:end] = rows.recovery(first, last, detector.recovery_lane, detector.drop)
         else:
-            events.append(_resolve(entry))
+            lanes[:, :, start:end] = detector.lanes
+            factors[:n, :, start:end] = rows.factors[first:last]
+            gaps[:n, start:end] = rows.mean[first:last] - rows.x[first:last]
+        at[:n, start:end] = rows.at_ms[first:last, None]
+        starts.append(start)
+        counts[n - 1] = end
+        start = end
+    for turn in range(turns - 1, 0, -1):
+        counts[turn - 1] = max(counts[turn - 1], counts[turn])
+    advance_rows(lanes, factors, at, counts)
+    stored = (np.rint(127 * gaps) + 127).astype(np.uint8)
+    least = min(run.threshold for run in group)
+    reached = []
+    may_reach = not whole and float(factors.max()) >= least * (1 - 1e-9)
+    for run, start in zip(group, starts, strict=True):
+        end = start + run.lanes
+        reach = _first_reached(factors[: len(run), :, start:end], run.threshold) if may_reach else None
+        if reach is None:
+            _keep(run.detector, lanes[:, :, start:end].copy(), stored[: len(run), start:end])
+        else:
+            reached.append((run, reach))
+    return reached
 
 
-def _ring(entry: _Entry, evidence: float) -> Rang:
-    detector = entry.detector
+def _first_reached(R: Floats, threshold: float) -> int | None:
+    """The first turn after which the evidence is at least the threshold; `R` is turns x bets x lanes."""
+    for turn in np.flatnonzero(R.max(axis=(1, 2)) >= threshold * (1 - 1e-9)):
+        lanes = [mean_in_order(bets) for bets in R[turn].T.tolist()]
+        if mean_in_order(lanes) >= threshold:
+            return int(turn)
+    return None
+
+
+def _keep(detector: Detector, lanes: Floats, gaps: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+    n, width = gaps.shape
+    if detector.recovery is not None:
+        detector.recovery = lanes
+    else:
+        detector.lanes = lanes
+        for row in range(max(0, n - RECENT), n):
+            place = (detector.rows + row) % RECENT * width
+            detector.recent[place : place + width] = gaps[row].tobytes()
+    detector.rows += n
+
+
+def _ring(run: _Run, at: int) -> Rang:
+    detector, rows = run.detector, run.rows
     count = detector.lanes.shape[2]
+    evidence = detector.evidence
     change_ms = change_hint(detector.lanes)
     lane = int(np.argmax(lane_evidence(detector.lanes)))
-    rows = min(detector.rows, RECENT)
-    gaps = [detector.recent[row * count + lane] - 127 for row in range(rows)]
-    cell = entry.cell
+    recent_rows = min(detector.rows, RECENT)
+    gaps = [detector.recent[row * count + lane] - 127 for row in range(recent_rows)]
     detector.recovery_lane = lane
     # Until 50 calls lie behind the change, their mean still holds calls from before it, and the alternative of
     # the largest C overshoots: the middle of both resolves neither late nor early (tests/bench/drift.py).
-    m, lam = float(cell.m[lane]), cell.lam[:, lane]
-    likeliest = (
-        float(lam[int(np.argmax(detector.lanes[1][:, lane]))]) * m * (1 - m) + float(cell.mean[lane]) - m
-    )
-    recent = sum(gaps) / rows / 127
-    detector.drop = max(recent, (recent + likeliest) / 2, float(cell.mean[lane]) - m)
+    m, mean = float(rows.m[at, lane]), float(rows.mean[at, lane])
+    lam = stakes(rows.m[at, lane : lane + 1], error_like=detector.signal.error_like)[:, 0]
+    likeliest = float(lam[int(np.argmax(detector.lanes[1][:, lane]))]) * m * (1 - m) + mean - m
+    recent = sum(gaps) / recent_rows / 127
+    detector.drop = max(recent, (recent + likeliest) / 2, mean - m)
     detector.recovery = new_lanes(1)
     detector.lanes = new_lanes(count)
     detector.rows = 0
-    detector.opened_ms = entry.time_ms
-    reopens = detector.resolved_ms is not None and entry.time_ms - detector.resolved_ms < REOPEN_MS
-    stream = entry.stream
-    if stream.chunks or stream.tail:
-        sample = stream.sample()
-        stream.keep(sample[sample[:, TIME] < change_ms])
+    detector.opened_ms = at_ms = float(rows.at_ms[at])
+    reopens = detector.resolved_ms is not None and at_ms - detector.resolved_ms < REOPEN_MS
     return Rang(
-        stream.key,
+        run.stream.key,
         detector.key,
-        entry.ordinal,
-        int(entry.time_ms * 1e6),
+        int(rows.ordinal[at]),
+        int(at_ms * 1e6),
         change_ms,
         log(evidence),
         log(detector.threshold),
@@ -268,9 +364,10 @@ def _ring(entry: _Entry, evidence: float) -> Rang:
     )
 
 
-def _resolve(entry: _Entry) -> Resolved:
-    close(entry.detector, entry.time_ms)
-    return Resolved(entry.stream.key, entry.detector.key, entry.ordinal, int(entry.time_ms * 1e6))
+def _resolve(run: _Run, at: int) -> Resolved:
+    at_ms = float(run.rows.at_ms[at])
+    close(run.detector, at_ms)
+    return Resolved(run.stream.key, run.detector.key, int(run.rows.ordinal[at]), int(at_ms * 1e6))
 
 
 def close(detector: Detector, at_ms: float) -> None:
@@ -288,31 +385,47 @@ def close(detector: Detector, at_ms: float) -> None:
 def _observe_pools(
     streams: Mapping[StreamKey, Stream],
     touched: dict[StreamKey, Stream],
-    pooled: list[tuple[int, StreamKey, _Entry]],
+    pooled: Mapping[StreamKey, Sequence[_Run]],
     policy: Policy,
-    events: list[Event],
-) -> None:
+) -> dict[StreamKey, list[Event]]:
     """Feed each model's test the calls of all its routes in arrival order, each with its own route's null."""
-    queues: dict[StreamKey, list[_Entry]] = {}
-    for ordinal, key, source in sorted(pooled, key=lambda row: row[0]):
-        pool = touched.get(key)
-        if pool is None:
-            old = streams.get(key)
-            pool = touched[key] = old.copy() if old else Stream(key, first_ns=int(source.time_ms * 1e6))
-        if ordinal <= pool.ordinal:
+    runs = []
+    for key, sources in pooled.items():
+        old = streams.get(key)
+        start_ns = min(int(source.rows.at_ms[source.first] * 1e6) for source in sources)
+        pool = touched[key] = old.copy() if old else Stream(key, first_ns=start_ns)
+        rows = joined([source.rows.after(pool.ordinal, source.first, source.last) for source in sources])
+        if not len(rows.place):
             continue
-        pool.ordinal = ordinal
-        _count(pool, int(source.time_ms * 1e6))
-        if source.stream.route not in pool.routes and len(pool.routes) < 2:
-            pool.routes.append(source.stream.route)
-        if len(pool.routes) < 2:
+        first = _routes_known(pool, sources)
+        times = [int(at_ms * 1e6) for at_ms in rows.at_ms.tolist()]
+        opens = int(np.searchsorted(rows.ordinal, first))
+        pool.count(times[: opens + 1])
+        pool.ordinal = int(rows.ordinal[-1])
+        if opens == len(times):
             continue  # one route's own test says the same
         if not pool.detectors:
-            detector = new_detector(source.detector.signal, "model", 1.0, None)
+            detector = new_detector(sources[0].detector.signal, "model", 1.0, None)
             detector.threshold = threshold(pool, detector, policy)
             pool.detectors[detector.key] = detector
+        if times[opens + 1 :]:
+            pool.count(times[opens + 1 :])
         (detector,) = pool.detectors.values()
-        entry = _Entry(pool, detector, ordinal, source.time_ms, source.weight, source.x, source.cell)
-        queues.setdefault(key, []).append(entry)
-    for turn in range(max((len(queue) for queue in queues.values()), default=0)):
-        _run([queue[turn] for queue in queues.values() if turn < len(queue)], events)
+        runs.append(_Run(pool, 0, detector, rows, opens, len(times)))
+    return {key: [one.event for one in some] for key, some in _move(runs).items()}
+
+
+def _routes_known(pool: Stream, sources: Sequence[_Run]) -> int:
+    """The ordinal from which calls of two routes are known, past all of the batch while there is but one."""
+    begins = []
+    for source in sources:
+        ordinals = source.rows.ordinal[source.first : source.last]
+        ordinals = ordinals[ordinals > pool.ordinal]
+        if len(ordinals):
+            begins.append((int(ordinals[0]), source.stream.route))
+    first = pool.ordinal + 1
+    for ordinal, route in sorted(begins):
+        if len(pool.routes) < 2 and route not in pool.routes:
+            pool.routes.append(route)
+            first = ordinal
+    return first if len(pool.routes) == 2 else _NEVER

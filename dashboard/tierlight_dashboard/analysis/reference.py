@@ -8,21 +8,20 @@ calls; the rest share one null.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
-from math import isnan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .drift import BETS, Floats, bets
-from .signals import FIELDS, Observation, Signal, StreamKind
+from .drift import BETS, Floats, stakes
+from .signals import FIELDS, Signal, StreamKind
 from .windows import (
     CELL_CALLS,
     DAY_NS,
     QUANTILES,
-    bucket,
+    buckets,
     clip_null,
     excess_deviation,
     kept_segments,
@@ -30,12 +29,12 @@ from .windows import (
     quartile_edges,
     spread_within,
     tail_null,
-    time_bin,
+    time_bins,
 )
 
 TIME, WEIGHT, SEGMENT, FIRST_FIELD = 0, 1, 2, 3  # columns of a sample; times in ms
 LEAST_REST = 20
-_BUCKETS = 32
+BUCKETS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +62,20 @@ class Learning:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """The null of one cell, one number a lane; `t` are the thresholds of tails."""
-
-    m: Floats
-    mean: Floats
-    lam: Floats  # bets x lanes
-    t: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Reference:
-    """What a signal was like before. `rest` is the cell of every call without one of its own, -1 = not tested.
+    """What a signal was like before: the null of each cell, one row a cell and one column a lane.
 
-    `level` is the reference mean of shares and scores, and median, upper quartile and 90th percentile of tails.
+    `t` are the thresholds of tails. `index` gives the row of a cell's code; `rest` is the row of every call
+    without one of its own, -1 = not tested. `level` is the reference mean of shares and scores, and median, upper
+    quartile and 90th percentile of tails.
     """
 
     n: int
     until_ns: int
-    cells: tuple[Cell, ...]
+    m: Floats
+    mean: Floats
+    lam: Floats  # cells x bets x lanes
+    t: Floats | None
     index: Mapping[int, int]
     rest: int
     edges: tuple[float, ...] = ()
@@ -89,17 +83,19 @@ class Reference:
     timed: bool = False
     weekends: bool = False
     level: tuple[float, ...] = ()
-    _codes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def lanes(self) -> int:
-        return len(self.cells[0].m)
+        return int(self.m.shape[1])
 
     def as_json(self) -> dict[str, Any]:
+        thresholds = self.t.tolist() if self.t is not None else [None] * len(self.m)
         return {
             "n": self.n,
             "until_ns": self.until_ns,
-            "cells": [[cell.m.tolist(), cell.mean.tolist(), cell.t] for cell in self.cells],
+            "cells": [
+                list(cell) for cell in zip(self.m.tolist(), self.mean.tolist(), thresholds, strict=True)
+            ],
             "index": list(self.index.items()),
             "rest": self.rest,
             "edges": self.edges,
@@ -110,18 +106,12 @@ class Reference:
         }
 
 
-def make_cell(m: Sequence[float], mean: Sequence[float], t: Sequence[float] | None, error_like: bool) -> Cell:
-    lam = np.array([bets(value, error_like=error_like) for value in m]).T.reshape(BETS, len(m))
-    return Cell(
-        np.array(m, dtype=float), np.array(mean, dtype=float), lam, tuple(t) if t is not None else None
-    )
-
-
 def from_json(data: Mapping[str, Any], signal: Signal) -> Reference:
+    m, mean, t = zip(*data["cells"], strict=True)
     return Reference(
         data["n"],
         data["until_ns"],
-        tuple(make_cell(m, mean, t, signal.error_like) for m, mean, t in data["cells"]),
+        *_cells(m, mean, None if t[0] is None else t, signal.error_like),
         {int(number): int(cell) for number, cell in data["index"]},
         data["rest"],
         tuple(data["edges"]),
@@ -129,66 +119,34 @@ def from_json(data: Mapping[str, Any], signal: Signal) -> Reference:
         data["timed"],
         data["weekends"],
         tuple(data["level"]),
-        {name: code for code, name in enumerate(data["segments"])},
     )
 
 
-# ---- one call -------------------------------------------------------------------------------------------
+def _cells(
+    m: Sequence[Sequence[float]],
+    mean: Sequence[Sequence[float]],
+    t: Sequence[Sequence[float]] | None,
+    error_like: bool,
+) -> tuple[Floats, Floats, Floats, Floats | None]:
+    nulls = np.array(m, dtype=float)
+    lam = stakes(nulls.ravel(), error_like=error_like).reshape(BETS, *nulls.shape).transpose(1, 0, 2)
+    return nulls, np.array(mean, dtype=float), lam, None if t is None else np.array(t, dtype=float)
+
+
+# ---- one call's value -----------------------------------------------------------------------------------
 
 
 def column(signal: Signal, kind: StreamKind) -> int:
     return FIELDS[kind].index(signal.field)
 
 
-def good(signal: Signal, value: float) -> float:
-    """x of a share or score: 1 = good, with the watched direction always down."""
+def good(signal: Signal, values: Floats) -> Floats:
+    """x of shares or scores: 1 = good, with the watched direction always down."""
     if signal.form == "score":
-        return value
+        return values
     if signal.field == "error":
-        return float(value != signal.only) if signal.only else float(value == 0)
-    return value if signal.falls else 1.0 - value
-
-
-def resolve(
-    signal: Signal, reference: Reference, observation: Observation, time_of_day: int
-) -> tuple[tuple[float, ...], Cell] | None:
-    """x of each lane and the cell whose null it is held against; None when the call is no row of this test."""
-    values = observation.values
-    fields = FIELDS[observation.kind]
-    y = values[fields.index(signal.field)]
-    cell_code = 0
-    if signal.form == "mix":
-        code = _mix_code(reference, observation.segment, y)
-        if code < 0:
-            return None
-    elif isnan(y):
-        return None
-    if signal.cells == "segment":
-        cell_code = reference._codes.get(observation.segment, -1) + 1
-    elif signal.cells == "output":
-        cell_code = bucket(values[fields.index("output_tokens")], reference.edges) + 1
-    elif signal.cells == "input":
-        cell_code = bucket(values[fields.index("input_tokens")], reference.edges) + 1
-    if reference.timed:
-        cell_code += _BUCKETS * (time_of_day if reference.weekends else time_of_day & 7)
-    at = reference.index.get(cell_code, reference.rest)
-    if at < 0:
-        return None
-    cell = reference.cells[at]
-    if signal.form == "tail":
-        t0, t1, t2 = cell.t or (0.0, 0.0, 0.0)
-        if signal.falls:
-            return (float(y >= t0), float(y >= t1), float(y >= t2)), cell
-        return (float(y <= t0), float(y <= t1), float(y <= t2)), cell
-    if signal.form == "mix":
-        return tuple(float(lane != code) for lane in range(len(cell.m))), cell
-    return (good(signal, y),), cell
-
-
-def _mix_code(reference: Reference, segment: str, input_tokens: float) -> int:
-    if reference.segments:
-        return reference._codes.get(segment, len(reference.segments))
-    return bucket(input_tokens, reference.edges)
+        return np.asarray(values != signal.only if signal.only else values == 0, dtype=float)
+    return values if signal.falls else 1.0 - values
 
 
 # ---- building -------------------------------------------------------------------------------------------
@@ -229,7 +187,7 @@ def build(
     if signal.cells in ("output", "input"):
         tokens = sample[:, FIRST_FIELD + FIELDS[kind].index(f"{signal.cells}_tokens")]
         edges = quartile_edges(tokens)
-        codes = np.array([bucket(value, edges) for value in tokens]) + 1
+        codes = buckets(tokens, edges) + 1
     elif signal.cells == "segment":
         segments = kept_segments([names[int(code)] for code in sample[:, SEGMENT]])
         # One segment and nothing else is no segment at all.
@@ -242,7 +200,7 @@ def build(
         span_days = (sample[-1, TIME] - sample[0, TIME]) / (DAY_NS / 1e6)
         counts = np.unique(bins, return_counts=True)[1]
         weekends = bool(span_days >= 14 and len(counts) == 16 and counts.min() >= learning.per_bin)
-        codes = codes + _BUCKETS * (bins if weekends else bins & 7)
+        codes = codes + BUCKETS * (bins if weekends else bins & 7)
     lane_codes = None
     if signal.form == "mix":
         segments, edges, lane_codes = _mix_lanes(sample, names, y)
@@ -287,7 +245,7 @@ def _assemble(
             at = y[chosen][:, None]
             x[chosen] = (at >= np.array(null.t)) if signal.falls else (at <= np.array(null.t))
         elif lane_codes is None:
-            x[chosen, 0] = [good(signal, value) for value in y[chosen]]
+            x[chosen, 0] = good(signal, y[chosen])
         mean = x[chosen].mean(axis=0)
         residual[chosen] = x[chosen] - mean
         within[chosen] = [spread_within(x[chosen, lane]) for lane in range(x.shape[1])]
@@ -300,19 +258,19 @@ def _assemble(
         for lane in range(x.shape[1])
     ]
     tolerance = learning.quality_tolerance if signal.form == "score" else 0.0
-    cells = tuple(
-        make_cell(
+    cells = _cells(
+        [
             [
                 null_bound(
                     x[chosen, lane], tolerance=tolerance, excess=excess[lane], weight=sample[chosen, WEIGHT]
                 )
                 for lane in range(x.shape[1])
-            ],
-            mean.tolist(),
-            t,
-            signal.error_like,
-        )
-        for chosen, mean, t in nulls
+            ]
+            for chosen, _, _ in nulls
+        ],
+        [mean.tolist() for _, mean, _ in nulls],
+        [t for _, _, t in nulls if t is not None] or None,
+        signal.error_like,
     )
     if signal.form == "tail":
         level = tuple(float(v) for v in np.quantile(y, QUANTILES, method="higher"))
@@ -323,7 +281,7 @@ def _assemble(
     return Reference(
         len(y),
         int(sample[-1, TIME] * 1_000_000),
-        cells,
+        *cells,
         {number: at for at, number in enumerate(own)},
         rest,
         edges,
@@ -331,25 +289,30 @@ def _assemble(
         timed,
         weekends,
         level,
-        {name: code for code, name in enumerate(segments)},
     )
 
 
 def segment_reference(whole: Reference, code: int) -> Reference:
     """The reference of one segment alone, out of the route's; `code` counts `whole.segments`."""
-    cell = whole.cells[whole.index[code + 1]]
-    return replace(whole, cells=(cell,), index={code + 1: 0}, rest=-1, level=(float(cell.mean[0]),))
+    at = whole.index[code + 1]
+    return replace(
+        whole,
+        m=whole.m[at : at + 1],
+        mean=whole.mean[at : at + 1],
+        lam=whole.lam[at : at + 1],
+        index={code + 1: 0},
+        rest=-1,
+        level=(float(whole.mean[at, 0]),),
+    )
 
 
 def fixed_reference(m: float, mean: float, *, error_like: bool = False) -> Reference:
     """A reference of one given null, for simulations and examples."""
-    return Reference(0, 0, (make_cell([clip_null(m)], [mean], None, error_like),), {}, 0, level=(mean,))
+    return Reference(0, 0, *_cells([[clip_null(m)]], [[mean]], None, error_like), {}, 0, level=(mean,))
 
 
 def _bins(sample: Floats, learning: Learning, *, weekends: bool) -> NDArray[np.int_]:
-    return np.array(
-        [time_bin(int(ms) * 1_000_000, learning.zone, weekends=weekends) for ms in sample[:, TIME]], dtype=int
-    )
+    return time_bins([int(ms) * 1_000_000 for ms in sample[:, TIME]], learning.zone, weekends=weekends)
 
 
 def _segment_codes(sample: Floats, names: Sequence[str], kept: tuple[str, ...]) -> NDArray[np.int_]:
@@ -369,5 +332,4 @@ def _mix_lanes(
     edges = quartile_edges(input_tokens)
     if not edges:
         return (), (), None
-    codes = np.array([bucket(value, edges) for value in input_tokens], dtype=int)
-    return (), edges, np.where(codes < 0, 0, codes)
+    return (), edges, np.maximum(buckets(input_tokens, edges), 0)

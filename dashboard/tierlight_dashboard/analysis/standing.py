@@ -73,7 +73,7 @@ def standings(stream: Stream, policy: Policy, now_ns: int) -> list[Standing]:
                 meter(evidence, detector.threshold),
                 n,
                 n,
-                float(reference.cells[0].m[0]) if reference else None,
+                float(reference.m[0, 0]) if reference else None,
                 reference.level if reference else (),
                 detector.threshold,
                 stream.calls_a_day,

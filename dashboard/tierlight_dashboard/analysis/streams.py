@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from math import inf
 from typing import Literal
 
 import numpy as np
 
-from .drift import BUDGET, MONTH_DAYS, RECENT, Floats, Severity, alarm_threshold, lane_evidence, new_lanes
+from .drift import (
+    BUDGET,
+    MONTH_DAYS,
+    RECENT,
+    Floats,
+    Severity,
+    alarm_threshold,
+    lane_evidence,
+    mean_in_order,
+    new_lanes,
+)
 from .reference import Learning, Reference
 from .signals import Observation, Signal
 from .windows import DAY_NS
@@ -62,7 +73,7 @@ class Detector:
     @property
     def evidence(self) -> float:
         """R of the test: the mean over its lanes."""
-        return float(lane_evidence(self.lanes).sum() / self.lanes.shape[2])
+        return mean_in_order(lane_evidence(self.lanes).tolist())
 
     def copy(self) -> Detector:
         # Spelled out: `replace` takes four times as long, and a tick copies every test it touches.
@@ -177,10 +188,28 @@ class Stream:
             parts.append(np.array(self.tail, dtype=float).reshape(len(self.tail), -1))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def remember(self, observation: Observation, learning: Learning) -> None:
-        """Add the call to the sample; a full sample is thinned to every second call and goes on at half the rate."""
-        if self.seen % self.stride:
-            return
+    def count(self, times_ns: Sequence[int]) -> None:
+        """Count calls, in order of arrival."""
+        self.seen += len(times_ns)
+        self.last_ns = max(self.last_ns, *times_ns)
+        self.first_ns = min(self.first_ns, *times_ns)
+        for day, calls in groupby(times_ns, lambda time_ns: time_ns // DAY_NS):
+            self.days[day] = self.days.get(day, 0) + len(list(calls))
+            if len(self.days) > MONTH_DAYS:
+                del self.days[min(self.days)]
+
+    def remember(self, observations: Sequence[Observation], seen: int, learning: Learning) -> None:
+        """Add to the sample the calls that follow the first `seen`.
+
+        A full sample is thinned to every second call and goes on at half the rate.
+        """
+        for number, observation in enumerate(observations, seen + 1):
+            if not self.detectors:
+                self.keep_min = min(self.keep_min, observation.keep_prob)
+            if number % self.stride == 0:
+                self._add(observation, learning)
+
+    def _add(self, observation: Observation, learning: Learning) -> None:
         if observation.segment in self.names:
             code = self.names.index(observation.segment)
         elif len(self.names) < 200:
