@@ -16,8 +16,8 @@ from tierlight_collector.decisions import AlertMute, Severity, WatchCommit
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.records import Batch
 from tierlight_collector.stores import open_store
-from tierlight_dashboard.configfile import read_configuration
 from tierlight_dashboard.cli.commands import app
+from tierlight_dashboard.configfile import read_configuration
 from tierlight_dashboard.notify import Email, Slack, Webhook
 
 

@@ -112,10 +112,16 @@ class Loop:
         if good is None:
             return span
         value = float(self.rng.random() < good)
-        ids = {"trace_id": record.trace_id, "span_id": record.span_id}
-        return replace(
-            span, scores=(ScoreRecord("right", value, "check", "outcome", self.clock.now_ns, **ids),)
+        score = ScoreRecord(
+            "right",
+            value,
+            "check",
+            "outcome",
+            self.clock.now_ns,
+            trace_id=record.trace_id,
+            span_id=record.span_id,
         )
+        return replace(span, scores=(score,))
 
     def approve(self, kind: str = "ab") -> None:
         """Start the experiment from its proposal, as on the page."""
