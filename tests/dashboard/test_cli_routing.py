@@ -14,10 +14,12 @@ from typer.testing import CliRunner, Result
 
 from collector.stores.build import DAY_NS, call
 from collector.stores.build import score as mark
+from dashboard.test_notify import ALERT
 from sdk.routing.fakes import POLICY, reply
 from tierlight import configure, flush, score, shutdown
 from tierlight.routing import CallableProvider, LearnedRouter, Policy, Router
 from tierlight.routing.breaker import BreakerBoard
+from tierlight_collector.decisions import WatchCommit
 from tierlight_collector.records import Batch
 from tierlight_collector.stores import open_store
 from tierlight_dashboard.cli.commands import app
@@ -149,6 +151,27 @@ def test_a_route_is_learnt_from_its_stored_calls(stored: str, policy: Path, tmp_
         "has no route 'nope'"
         in run("learn", "--store", stored, "--route", "nope", "--policy", policy, "--out", out).stderr
     )
+
+
+def test_calls_before_an_open_quality_alert_are_not_learnt_from(
+    stored: str, policy: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "lr1.json"
+    store = open_store(stored)
+    now_ns = time.time_ns()
+    alert = replace(ALERT, id=0, route="help", model="gpt-5-nano", severity="ticket", change_ns=now_ns)
+    (told,) = store.commit_watch(WatchCommit({}, {}, alerts=(alert,)))
+    store.close()
+    learnt = run("learn", "--store", stored, "--route", "help", "--policy", policy, "--out", out)
+    assert "are left out: an open alert says that the quality of nano changed since" in learnt.stdout
+    router = LearnedRouter.from_json(out.read_bytes())
+    assert len(router.arms["nano"].scores) == 0
+    assert len(router.arms["sonnet"].scores) > 100
+    store = open_store(stored)
+    store.update_alert(replace(told, state="resolved", resolved_ns=now_ns), "anna")
+    store.close()
+    again = run("learn", "--store", stored, "--route", "help", "--policy", policy, "--out", out)
+    assert "left out" not in again.stdout
 
 
 FIXED = '[route.help]\ntarget = "{}"\nsignal = "csat"\n'

@@ -86,6 +86,7 @@ def evidence_of(
                 time_ns=call.start_ns,
                 call_id=call.call_id,
                 cost_usd=None if call.cost_nusd is None else call.cost_nusd / 1e9,
+                latency_ms=call.latency_ms,
             )
         )
     prompts = {
@@ -99,6 +100,17 @@ def evidence_of(
             calls[place] = replace(one, vector=vector)
     without = sum(not one.vector for one in calls)
     return RouteEvidence(tuple(calls), tuple(texts), unknown, without, shadows)
+
+
+def changed_of(store: Store, names: Names, route: str) -> dict[str, int]:
+    """When the quality of a candidate changed on a route, by candidate, where an alert on that is open."""
+    changed: dict[str, int] = {}
+    for alert in store.alerts(route=route, states=("open", "recovering"), limit=1000):
+        for (_, model), name in names.items():
+            is_its = alert.model == model or alert.model.startswith(f"{model}-2")  # a dated version of it
+            if alert.kind == "quality" and alert.severity != "info" and is_its:
+                changed[name] = max(changed.get(name, 0), alert.change_ns)
+    return changed
 
 
 def _scores(store: Store) -> Iterator[ScoreEvidence]:

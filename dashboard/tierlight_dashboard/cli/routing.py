@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from tierlight.routing.embed import embedder as embedder_of
-from tierlight.routing.training import Aim, train
+from tierlight.routing.training import Aim, since_changes, train
 
-from .evidence import RouteEvidence, evidence_of, names_of
+from .evidence import RouteEvidence, changed_of, evidence_of, names_of
 from .facts import SinceOption, since_ns
 from .loading import explained, policy_of, route_of
 from .options import StoreOption, fail, reading
@@ -41,22 +41,30 @@ def learn(
     wanted = signal or declared.signal
     if not wanted:
         raise fail(f"route {route!r}: say --signal, the one score to learn from")
+    names = names_of(loaded, declared)
     with reading(store) as opened, explained():
         maker = embedder_of(declared.embedder)
-        found = evidence_of(opened, names_of(loaded, declared), route, wanted, since_ns(since), maker)
+        changed = changed_of(opened, names, route)
+        found = evidence_of(opened, names, route, wanted, since_ns(since), maker)
+        current = since_changes(found.calls, changed)
         router = train(
             route,
-            found.calls,
+            current,
             declared.candidates,
             default=declared.default,
             signal=wanted,
             now_ns=max((call.time_ns for call in found.calls), default=0),
             embedder=declared.embedder,
             dimensions=maker.dimensions,
-            aim=Aim(declared.target_pgr, declared.strong_share),
+            aim=Aim.of(declared),
         )
     out.write_text(router.to_json())
     typer.echo(_evidence_line(found, wanted))
+    if len(current) < len(found.calls):
+        typer.echo(
+            f"{len(found.calls) - len(current)} calls are left out: an open alert says that the quality of "
+            f"{', '.join(sorted(changed))} changed since"
+        )
     typer.echo(
         f"{out}: {router.version}, {router.comparable} comparable calls, mode {router.mode}: {router.reason or 'by expected score and cost'}"
     )

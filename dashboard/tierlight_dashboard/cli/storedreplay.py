@@ -266,7 +266,7 @@ def _out_of_fold(found: RouteEvidence, stated: _Stated, names: Names, maker: Emb
             now_ns=max(call.time_ns for call in calls),
             embedder=maker.id,
             dimensions=maker.dimensions,
-            aim=Aim(route.target_pgr, route.strong_share),
+            aim=Aim.of(route),
         )
         for n in np.flatnonzero(fold == number):
             vector = calls[n].vector if router.mode == "full" else {}

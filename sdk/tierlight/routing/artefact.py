@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -24,10 +25,17 @@ _PLACE: Final = struct.Struct("<Hf")
 class LearnedRouter:
     """Chooses among the candidates of one route by their expected scores.
 
+    Two candidates are told apart by a threshold on the expected gap. More of them, or two under a latency goal, by
+    what each is worth: score - cost_weight cost / (mean cost of the dearest) - latency_weight max(0, p50 / goal - 1);
+    the largest wins, the cheapest of equals.
+
     Attributes:
         mode: `default` = too few calls or no threshold, `prior` = by the task alone, `full` = by the prompt too.
         threshold: expected gap from which the second of two candidates is asked.
         reason: what the threshold does, or why the router stays on its default.
+        slo_ms: the goal for the median latency; None = latency does not matter.
+        latencies: median of the calls learnt from, used for a target of which the last hour says nothing.
+        latency_of: the median of a target's last hour in milliseconds, None where unknown.
     """
 
     route: str
@@ -46,8 +54,12 @@ class LearnedRouter:
     to_ns: int
     reason: str = ""
     cost_weight: float = 0.1
+    latency_weight: float = 0.1
+    slo_ms: float | None = None
+    latencies: Mapping[str, float | None] = field(default_factory=dict)
     version: str = ""
     maker: Embedder | None = field(default=None, compare=False)
+    latency_of: Callable[[str], float | None] | None = field(default=None, compare=False)
 
     # ---- choosing ---------------------------------------------------------------------------------------
 
@@ -60,20 +72,29 @@ class LearnedRouter:
         known = [name for name in self.candidates if name in candidates]
         if self.mode == "default" or not known:
             return Choice(self.default, "default", version=self.version)
-        scores = {name: self.arms[name].expected(vector, segment) for name in known}
+        outlook = {name: self.arms[name].outlook(vector, segment) for name in known}
+        scores = {name: score for name, (score, _) in outlook.items()}
         if len(self.candidates) == 2 and len(known) == 2 and self.threshold is not None:
             weak, strong = self.candidates
             chosen = strong if scores[strong] - scores[weak] >= self.threshold else weak
             return Choice(chosen, "learned", scores, self.threshold, self.version)
-        dearest = max((self.costs.get(name) or 0.0 for name in known), default=0.0)
+        dearest = max((cost for name in self.candidates if (cost := self.costs.get(name))), default=0.0)
 
         def worth(name: str) -> float:
-            cost = self.costs.get(name)
+            score, cost = outlook[name]
             # A cost that is unknown is taken for the dearest: nothing is chosen for being unmeasured.
-            share = (cost if cost is not None else dearest) / dearest if dearest else 0.0
-            return scores[name] - self.cost_weight * share
+            share = (dearest if cost is None else cost) / dearest if dearest else 0.0
+            return score - self.cost_weight * share - self.latency_weight * self._lateness(name)
 
         return Choice(max(known, key=worth), "learned", scores, version=self.version)
+
+    def _lateness(self, name: str) -> float:
+        """How far beyond the goal a candidate's median is, as a share of it; 0 where either is not known."""
+        if self.slo_ms is None:
+            return 0.0
+        live = self.latency_of(name) if self.latency_of is not None else None
+        median = live if live is not None else self.latencies.get(name)
+        return 0.0 if median is None else max(0.0, median / self.slo_ms - 1)
 
     def _vector(self, text: str) -> Vector | Point:
         """The prompt as arrays where numpy is there, as a mapping where it is not, empty where it does not count."""
@@ -104,6 +125,7 @@ class LearnedRouter:
             "dimensions": self.dimensions, "candidates": list(self.candidates), "default": self.default, "mode": self.mode,
             "threshold": self.threshold, "costs": dict(self.costs), "comparable": self.comparable, "calls": self.calls,
             "from_ns": self.from_ns, "to_ns": self.to_ns, "reason": self.reason, "cost_weight": self.cost_weight,
+            "latency_weight": self.latency_weight, "slo_ms": self.slo_ms, "latencies": dict(self.latencies),
             "arms": {name: _arm_json(arm) for name, arm in self.arms.items()},
         }  # fmt: skip
 
@@ -130,7 +152,8 @@ class LearnedRouter:
                 arms={name: _arm_from(arm, document["dimensions"]) for name, arm in document["arms"].items()},
                 costs=document["costs"], comparable=document["comparable"], calls=document["calls"],
                 from_ns=document["from_ns"], to_ns=document["to_ns"], reason=document["reason"],
-                cost_weight=document["cost_weight"], version=document["version"], maker=maker,
+                cost_weight=document["cost_weight"], latency_weight=document["latency_weight"],
+                slo_ms=document["slo_ms"], latencies=document["latencies"], version=document["version"], maker=maker,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, struct.error) as error:
             if isinstance(error, ConfigurationError):
@@ -149,6 +172,7 @@ def _arm_json(arm: Estimator) -> dict[str, Any]:
     return {
         "segments": list(arm.segments), "scores": list(arm.scores), "weights": [float(f"{one:.9g}") for one in arm.weights],
         "vectors": [packed(vector) for vector in arm.vectors], "slopes": packed(dict(enumerate(arm.slopes))), "intercept": arm.intercept,
+        "costs": [None if one != one else float(f"{one:.9g}") for one in arm.costs],
     }  # fmt: skip
 
 
@@ -161,6 +185,7 @@ def _arm_from(document: Mapping[str, Any], dimensions: int) -> Estimator:
         dimensions=dimensions,
         slopes=tuple(unpacked(document["slopes"]).values()),
         intercept=document["intercept"],
+        costs=tuple(math.nan if one is None else one for one in document["costs"]),
     )
 
 

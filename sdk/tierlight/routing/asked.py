@@ -165,6 +165,7 @@ class Asked:
             rng=self.router.rng,
             board=self.router.board,
             record=self._record,
+            latencies=self.router.latencies,
             checks=self.router.checks,
             is_streaming=self.is_streaming,
         )

@@ -21,6 +21,7 @@ from ..errors import DeadlineExceeded
 from .breaker import BreakerBoard, State
 from .decide import Decision, Draws
 from .faults import LONGEST_RETRY_AFTER_S, Fault, fault_of
+from .latencies import Latencies
 from .policy import Policy, Route, Target, ValidatorSpec
 from .providers import Limits, ModelRequest
 from .reports import key_of, tell_fault, tell_success
@@ -83,6 +84,7 @@ class Job:
     rng: Draws
     board: BreakerBoard
     record: Recorder
+    latencies: Latencies
     checks: Mapping[str, Check] = field(default_factory=dict)
     is_streaming: bool = False
     attempts: int = 0
@@ -149,12 +151,15 @@ def run(job: Job) -> Steps:
         job.attempts += 1
         job.tried.append(todo.target)
         limits = Limits(min(job.route.timeout_s, left), min(job.route.first_token_timeout_s, left))
+        asked_at = job.now
         reply = yield Send(target, job.request, limits, call, job.is_streaming)
         assert reply is not None
         if reply.error is None:
             tell_success(job.board, job.policy.breaker, target, job.now)
             job.answered = todo.target
-            if job.is_streaming:
+            if not job.is_streaming:
+                job.latencies.tell(todo.target, job.now, job.now - asked_at)
+            else:
                 if call is not None:
                     call.annotate({s.TIERLIGHT_ATTEMPT_FINAL: True})
                 return reply.result

@@ -62,6 +62,7 @@ class ScoredCall:
     time_ns: int = 0
     call_id: str = ""
     cost_usd: float | None = None
+    latency_ms: float | None = None
 
     def weight(self, now_ns: int) -> float:
         """Halved every 30 days; raised for a rare choice and for calls that sampling left out."""
@@ -72,9 +73,9 @@ class ScoredCall:
 
 @dataclass(frozen=True)
 class Estimator:
-    """Expected scores of one candidate, from the calls that it answered: parallel sequences, one place a call.
+    """Expected scores and costs of one candidate, from the calls that it answered: parallel sequences, a place a call.
 
-    Rows with an empty vector enter the prior alone.
+    Rows with an empty vector enter the prior alone. `costs` are US dollars; empty, or NaN at a place, is unknown.
     """
 
     vectors: tuple[Vector, ...]
@@ -84,6 +85,7 @@ class Estimator:
     dimensions: int = 1024
     slopes: tuple[float, ...] = ()  # of the ridge, one a dimension; empty = no ridge
     intercept: float = 0.0  # of the ridge less the mean, at the zero vector
+    costs: tuple[float, ...] = ()
 
     @cached_property
     def mean(self) -> float:
@@ -108,16 +110,30 @@ class Estimator:
         """What the task alone says."""
         return self._tasks.get(segment, self.mean)
 
+    @cached_property
+    def mean_cost(self) -> float | None:
+        """The weighted mean of the known costs; None where none is known."""
+        known = [
+            (w, c) for w, c in zip(self.weights, self.costs, strict=False) if c == c
+        ]  # NaN is not itself
+        total = math.fsum(w for w, _ in known)
+        return math.fsum(w * c for w, c in known) / total if total else None
+
     def expected(self, vector: Vector | Point, segment: str) -> float:
         """The expected score of this candidate at a prompt; outside 0..1 where neighbours pull hard."""
-        expected = self.prior(segment)
-        if isinstance(vector, Point):
-            return expected + self._pull(vector)
-        if not vector:
-            return expected
-        point = Point.of(vector)
+        return self.outlook(vector, segment)[0]
+
+    def outlook(self, vector: Vector | Point, segment: str) -> tuple[float, float | None]:
+        """Expected score and cost at a prompt; the cost is that of the same neighbours, or else the mean."""
+        expected, cost = self.prior(segment), self.mean_cost
+        if not isinstance(vector, Point) and not vector:
+            return expected, cost
+        point = vector if isinstance(vector, Point) else Point.of(vector)
         if point is not None and self._columns is not None:
-            return expected + self._pull(point)
+            pull, near_cost = self._pull(point)
+            return expected + pull, cost if near_cost is None else near_cost
+        if isinstance(vector, Point):
+            raise TypeError("a point needs numpy, which was there when it was made")
         if self.slopes:
             slopes = self.slopes
             line = sum(slopes[index] * value for index, value in vector.items())
@@ -132,7 +148,10 @@ class Estimator:
             if total:
                 knn = math.fsum(weight * self.scores[row] for weight, row in weighed) / total
                 expected += KNN_SHARE * (knn - self.mean)
-        return expected
+                if self.costs:
+                    near = math.fsum(weight * self.costs[row] for weight, row in weighed) / total
+                    cost = near if near == near else cost
+        return expected, cost
 
     @cached_property
     def _rows(self) -> tuple[int, ...]:
@@ -161,25 +180,28 @@ class Estimator:
 
     # ---- the same by numpy: one column a call, so that a sparse prompt reads only the rows that it names
 
-    def _pull(self, point: Point) -> float:
-        """What neighbours and ridge add to the prior."""
-        columns = self._columns
-        if columns is None:
-            raise TypeError("a point needs numpy, which was there when it was made")
-        matrix, weights, scores, slopes = columns
+    def _pull(self, point: Point) -> tuple[float, float | None]:
+        """What neighbours and ridge add to the prior, and what the neighbours cost (None = not all known)."""
+        assert self._columns is not None
+        matrix, weights, scores, slopes, costs = self._columns
         pull = RIDGE_SHARE * (self.intercept + float(point.times(slopes))) if self.slopes else 0.0
         k = _neighbours_of(matrix.shape[1])
         if k < 1:
-            return pull
+            return pull, None
         cosines = point.times(matrix)
         best = cosines.argpartition(-k)[-k:] if k < len(cosines) else slice(None)
         near = cosines[best].astype(float)
         mass = weights[best] * _exp(SHARPNESS * (near - near.max()))
         total = float(mass.sum())
-        return pull + KNN_SHARE * (float(mass @ scores[best]) / total - self.mean) if total else pull
+        if not total:
+            return pull, None
+        cost = float(mass @ costs[best]) / total if costs is not None else math.nan
+        return pull + KNN_SHARE * (float(mass @ scores[best]) / total - self.mean), (
+            cost if cost == cost else None
+        )
 
     @cached_property
-    def _columns(self) -> tuple[Any, Any, Any, Any] | None:
+    def _columns(self) -> tuple[Any, Any, Any, Any, Any] | None:
         try:
             import numpy as np
         except ImportError:
@@ -191,6 +213,7 @@ class Estimator:
             np.array([self.weights[row] for row in rows]),
             np.array([self.scores[row] for row in rows]),
             np.array(self.slopes, dtype=np.float32),
+            np.array([self.costs[row] for row in rows]) if self.costs else None,
         )
 
 

@@ -141,6 +141,9 @@ class Route:
     signal: str = ""
     target_pgr: float | None = None
     strong_share: float | None = None
+    cost_weight: float = 0.1  # of a learned route with three candidates or more, or a latency goal
+    latency_weight: float = 0.1
+    slo_ms: float | None = None  # goal for the median latency of a learned route's answers
     explore: float = 0.0
     explores_interactive: bool = False
     baseline: str = ""

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from hashlib import sha256
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._guard import attempt
 from .._identity import SystemClock
@@ -23,6 +23,7 @@ from .breaker import SHARED, BreakerBoard
 from .decide import Chooser, Decision, RouteRequest, decide, safe_decision
 from .devices import Devices
 from .engine import Reply, Send, Sleep
+from .latencies import Latencies
 from .policy import Policy, Route, Target
 from .providers import HttpProvider, ModelRequest, Provider
 from .reports import key_of
@@ -32,6 +33,7 @@ from .validators import Check
 
 if TYPE_CHECKING:
     from ..pricing import PriceBook
+    from .artefact import LearnedRouter
 
 _ROUTER_CACHE: Final = 10_000
 _ROUTER_CACHE_S: Final = 3600.0
@@ -102,6 +104,7 @@ class Router:
         self.rng = rng if rng is not None else random.Random()
         self._router_words: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._devices = Devices(self._provider)
+        self.latencies = Latencies()
         self.shadows = Shadows(self._provider, prices, self.checks)
 
     @property
@@ -253,9 +256,18 @@ class Router:
                     )
                     if chooser is not None:
                         made[route.name] = chooser
-            choosers = {**made, **self._given_choosers}
+            choosers = {name: self._timed(one) for name, one in {**made, **self._given_choosers}.items()}
             self._choosers = (policy.version, choosers)
         return choosers
+
+    def _timed(self, chooser: Chooser) -> Chooser:
+        """A learned router with a latency goal is told how long its candidates take."""
+        if getattr(chooser, "slo_ms", None) is None:
+            return chooser
+        return replace(
+            cast("LearnedRouter", chooser),
+            latency_of=lambda name: self.latencies.median_ms(name, self.clock.perf_ns() / 1e9),
+        )
 
     def _provider(self, target: Target) -> Provider:
         found = self._providers.get(target.name) or self._providers.get(target.provider)

@@ -6,13 +6,15 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any, Final
 
 from ..errors import ConfigurationError
 from .artefact import LearnedRouter, Mode
 from .learn import KNN_SHARE, RIDGE_SHARE, Estimator, ScoredCall
+from .policy import Route
 from .thresholds import fit_slopes, gap_estimates, lowest_sufficient_threshold, quantile
 
 FEW_CALLS: Final = 50
@@ -23,10 +25,24 @@ USUAL_PGR: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What the threshold is chosen for: this share of the quality gap at its lower bound, or this share of strong calls."""
+    """What the threshold is chosen for: this share of the quality gap at its lower bound, or this share of strong calls.
+
+    With more than two candidates, or a goal for the median latency (`slo_ms`), there is no threshold: the weights say
+    how much score a cost as high as the dearest candidate's, and a median of twice the goal, are worth.
+    """
 
     target_pgr: float | None = USUAL_PGR
     strong_share: float | None = None
+    cost_weight: float = 0.1
+    latency_weight: float = 0.1
+    slo_ms: float | None = None
+
+    @classmethod
+    def of(cls, route: Route) -> Aim:
+        """What a policy's learned route aims at."""
+        return cls(
+            route.target_pgr, route.strong_share, route.cost_weight, route.latency_weight, route.slo_ms
+        )
 
 
 def train(
@@ -71,7 +87,7 @@ def train(
     reason, threshold = "", None
     if mode == "default":
         reason = f"{len(comparable)} comparable scored calls, at least {FEW_CALLS} are needed"
-    elif len(candidates) == 2:
+    elif len(candidates) == 2 and aim.slo_ms is None:
         if mode == "full":
             arms = {name: _with_ridge(arm, dimensions) for name, arm in arms.items()}
         threshold, reason = _threshold(comparable, arms, candidates, aim, now_ns, dimensions, mode)
@@ -93,6 +109,12 @@ def train(
         from_ns=min((call.time_ns for call in ordered), default=0),
         to_ns=max((call.time_ns for call in ordered), default=0),
         reason=reason,
+        cost_weight=aim.cost_weight,
+        latency_weight=aim.latency_weight,
+        slo_ms=aim.slo_ms,
+        latencies={
+            name: _median_ms([call for call in ordered if call.target == name]) for name in candidates
+        },
     )
     return replace(router, version=router.computed_version())
 
@@ -150,6 +172,7 @@ def _arm(calls: Sequence[ScoredCall], paired: set[str], now_ns: int, dimensions:
         scores=tuple(call.score for call in calls),
         weights=tuple(_weight(call, paired, now_ns) for call in calls),
         dimensions=dimensions,
+        costs=tuple(math.nan if call.cost_usd is None else call.cost_usd for call in calls),
     )
 
 
@@ -169,6 +192,20 @@ def _with_ridge(arm: Estimator, dimensions: int) -> Estimator:
 def _mean_cost(calls: Sequence[ScoredCall]) -> float | None:
     known = [call.cost_usd for call in calls if call.cost_usd is not None]
     return math.fsum(known) / len(known) if known else None
+
+
+def _median_ms(calls: Sequence[ScoredCall]) -> float | None:
+    known = [call.latency_ms for call in calls if call.latency_ms is not None]
+    return median(known) if known else None
+
+
+def since_changes(calls: Sequence[ScoredCall], changed_ns: Mapping[str, int]) -> list[ScoredCall]:
+    """The calls that still tell what their candidate is like: those before its quality changed do not.
+
+    Args:
+        changed_ns: when it changed, by candidate, for those with an open quality alert.
+    """
+    return [call for call in calls if call.time_ns >= changed_ns.get(call.target, 0)]
 
 
 def _threshold(

@@ -15,7 +15,7 @@ from tierlight.routing.artefact import LearnedRouter, packed, unpacked
 from tierlight.routing.embed import embedder, hashed
 from tierlight.routing.examples import NearestExample, OnDeviceClassifier
 from tierlight.routing.learn import Estimator, ScoredCall, expected_many
-from tierlight.routing.training import Aim, train
+from tierlight.routing.training import Aim, since_changes, train
 
 NOW = 1_800_000_000_000_000_000
 DAY = 86_400_000_000_000
@@ -97,6 +97,13 @@ def test_one_call_and_many_calls_are_estimated_alike_with_and_without_numpy(stor
     plain = Estimator(arm.vectors, arm.segments, arm.scores, arm.weights)
     plain.__dict__["_columns"] = None  # as where numpy is not installed
     assert [plain.expected(hashed(text), "a") for text in asked] == pytest.approx(list(many), abs=1e-6)
+    priced = replace(arm, costs=tuple(rng.random() for _ in texts))
+    slow = replace(priced)
+    slow.__dict__["_columns"] = None
+    for text in asked:
+        score, cost = priced.outlook(hashed(text), "a")
+        assert (score, cost) == pytest.approx(slow.outlook(hashed(text), "a"), abs=1e-6)
+        assert score == pytest.approx(arm.expected(hashed(text), "a"))
 
 
 def test_a_call_weighs_less_with_age_and_more_when_it_was_unlikely() -> None:
@@ -212,6 +219,64 @@ def test_three_candidates_are_weighed_by_what_they_cost() -> None:
     router = LearnedRouter.from_json(router.to_json(), embedder("hash1"))
     assert router.choose("prove lemma 7", "", ["weak", "mid", "strong"]).target == "mid"
     assert router.choose("prove lemma 7", "", ["weak", "strong"]).target == "strong"
+
+
+def test_a_prompts_cost_is_that_of_its_neighbours_or_else_the_mean() -> None:
+    texts = ["short question"] * 40 + ["long contract to read in full"] * 40
+    vectors = tuple(map(hashed, texts))
+    arm = Estimator(vectors, ("",) * 80, (1.0,) * 80, (1.0,) * 80, costs=(0.01,) * 40 + (0.09,) * 40)
+    assert arm.outlook(hashed("short question"), "")[1] == pytest.approx(0.01, abs=1e-5)
+    assert arm.outlook(hashed("long contract to read in full"), "")[1] == pytest.approx(0.09, abs=1e-5)
+    assert arm.outlook({}, "")[1] == pytest.approx(0.05)
+    unknown = replace(arm, costs=(math.nan,) * 40 + (0.09,) * 40)
+    assert unknown.outlook(hashed("short question"), "")[1] == 0.09  # the mean of what is known
+    assert replace(arm, costs=()).outlook(hashed("short question"), "")[1] is None
+
+
+def worthy(slo_ms: float | None = None, **costs: tuple[float, float]) -> LearnedRouter:
+    """Candidates that are all good; each costs one thing on short prompts and another on long ones."""
+    calls = [
+        ScoredCall(name, 1.0, hashed(text), time_ns=NOW - n, call_id=f"c{n}{text}", cost_usd=cost)
+        for name, pair in costs.items()
+        for text, cost in zip(("short question", "long contract to read"), pair, strict=True)
+        for n in range(100)
+    ]
+    calls = [replace(call, latency_ms=400.0) for call in calls]
+    aim = Aim(slo_ms=slo_ms, latency_weight=0.5)
+    router = train("r", calls, list(costs), default=next(iter(costs)), signal="csat", now_ns=NOW, aim=aim)
+    return LearnedRouter.from_json(router.to_json(), embedder("hash1"))
+
+
+def test_of_three_the_one_wins_that_is_cheapest_at_this_prompt() -> None:
+    router = worthy(a=(0.01, 0.08), b=(0.03, 0.04), c=(0.09, 0.09))
+    names = ["a", "b", "c"]
+    assert router.mode == "full"
+    assert router.choose("short question", "", names).target == "a"
+    assert router.choose("long contract to read", "", names).target == "b"
+    assert worthy(a=(0.02, 0.02), b=(0.02, 0.02), c=(0.02, 0.02)).choose("short", "", names).target == "a"
+
+
+def test_a_late_candidate_loses_what_its_lateness_weighs() -> None:
+    router = worthy(slo_ms=800.0, cheap=(0.01, 0.01), dear=(0.02, 0.02))
+    assert router.threshold is None  # with a goal for latency it is worth that counts
+    assert router.latencies == {"cheap": 400.0, "dear": 400.0}
+    names, live = ["cheap", "dear"], {"cheap": 820.0, "dear": 300.0}
+    assert router.choose("short question", "", names).target == "cheap"  # by the calls learnt from
+    timed = replace(router, latency_of=live.get)
+    # 0.1 of a score for the whole cost of the dearest: half of it is 0.05, and 2.5 % late is 0.0125.
+    assert timed.choose("short question", "", names).target == "cheap"
+    live["cheap"] = 1200.0  # half as long again as the goal: 0.25
+    assert timed.choose("short question", "", names).target == "dear"
+    del live["cheap"]
+    assert timed.choose("short question", "", names).target == "cheap"
+
+
+def test_calls_before_a_candidates_quality_changed_no_longer_count() -> None:
+    calls = planted(400)
+    kept = since_changes(calls, {"weak": NOW - 99})
+    assert len([call for call in kept if call.target == "weak"]) == 100
+    assert len([call for call in kept if call.target == "strong"]) == 400
+    assert learned(since_changes(calls, {"weak": NOW, "strong": NOW})).mode == "default"
 
 
 def test_the_nearest_example_decides_and_a_stranger_goes_to_the_default() -> None:

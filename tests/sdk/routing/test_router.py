@@ -24,6 +24,8 @@ from tierlight.routing.artefact import unpacked
 from tierlight.routing.breaker import BreakerBoard
 from tierlight.routing.decide import Choice
 from tierlight.routing.embed import hashed
+from tierlight.routing.learn import ScoredCall
+from tierlight.routing.training import Aim, train
 from tierlight.testing import Captured, CapturedCall, FakeError, FakeProvider, FakeReply, capture_calls
 
 
@@ -274,6 +276,33 @@ def test_a_check_is_not_the_calls_time() -> None:
     with captured(script) as calls:
         routed(script, toml, checks={"mine": slow}).chat("extract", "x")
     assert attempts(calls)[0].duration_ms == pytest.approx(500)
+
+
+def test_a_learned_route_with_a_latency_goal_leaves_a_target_that_became_slow() -> None:
+    script = Scripted(takes_s=0.1)
+
+    def slow(request: object) -> object:
+        script.clock.advance(3)
+        return reply("late")
+
+    calls = [
+        ScoredCall(name, 1.0, {}, time_ns=n, call_id=f"c{n}", cost_usd=cost, latency_ms=100.0)
+        for name, cost in (("nano", 0.001), ("sonnet", 0.01))
+        for n in range(60)
+    ]
+    chooser = train(
+        "help", calls, ["nano", "sonnet"], default="sonnet", signal="csat", now_ns=60, aim=Aim(slo_ms=1000)
+    )
+    toml = POLICY + '[route.help]\nstrategy = "learned"\ncandidates = ["nano", "sonnet"]\nsignal = "csat"\n'
+    router = routed(script, toml, choosers={"help": chooser})
+    assert [router.chat("help", "x").target for _ in range(3)] == ["nano"] * 3
+    script.tell("nano", slow)
+    for _ in range(4):
+        router.chat("help", "x", target="nano")
+    script.clock.advance(10)
+    assert router.chat("help", "x").target == "sonnet"
+    script.clock.advance(3700)  # of the last hour nothing is known: back to what was learnt
+    assert router.chat("help", "x").target == "nano"
 
 
 # ---- spans ----------------------------------------------------------------------------------------------
