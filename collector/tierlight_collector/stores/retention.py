@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..records import HOUR_NS
 from . import blocks, failures
+from .runs import RUN_BITS
 from .sums import DAY_NS
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def expire(writer: Writer, policy: Retention) -> Callable[[sqlite3.Connection, i
             partial(_expire_blocks, "span_blocks", horizons.spans_ns),
             partial(_expire_spans, horizons.spans_ns),
             partial(_expire_calls, horizons.calls_ns),
+            _expire_runs,
             partial(_expire_held, now_ns),
             partial(failures.expire, horizons.spans_ns, CHUNK),
         ):
@@ -174,6 +176,14 @@ def _expire_calls(horizon_ns: int, connection: sqlite3.Connection) -> int:
     connection.executemany("DELETE FROM joins WHERE call_seq = ?", seqs)
     connection.executemany("DELETE FROM calls WHERE seq = ?", seqs)
     return len(seqs)
+
+
+def _expire_runs(connection: sqlite3.Connection) -> int:
+    """Runs before the first span that is kept hold none."""
+    return connection.execute(
+        f"DELETE FROM arrival_runs WHERE run < (SELECT min(seq) >> {RUN_BITS} FROM"
+        " (SELECT min(seq) AS seq FROM calls UNION ALL SELECT min(seq) FROM spans))"
+    ).rowcount
 
 
 def _expire_held(now_ns: int, connection: sqlite3.Connection) -> int:
