@@ -248,7 +248,10 @@ def pairs(tmp_path: Path, *, escalated: int, accepted: int = 0, share: float = 0
         span = call(request, number, start_ns=now_ns, route="help", call_id=f"c{request}", **known, **fields)
         assert span.call is not None
         given = mark("csat", value, trace=request, number=number, time_ns=now_ns)
-        spans.append(replace(span, scores=(given,)))
+        # Its check fails every bad answer, and one good one in ten.
+        fine = float(value and request % 10 != 0)
+        checked = mark("json", fine, trace=request, number=number, time_ns=now_ns, kind="validator")
+        spans.append(replace(span, scores=(given, checked)))
 
     for n in range(1, escalated + 1):
         answered(n, "gpt-5-nano", 0.0)
@@ -284,6 +287,10 @@ def test_a_verified_share_of_the_accepted_calls_makes_pairs_that_may_ship(tmp_pa
     assert document["values"]["proposed policy"]["value"] == pytest.approx(1.0)
     assert document["change"]["evidence"] == "shadow pairs"
     assert document["identifiable_share"] == pytest.approx(0.37)
+    (checked,) = document["validators"]
+    assert (checked["name"], checked["failed_bad"]) == ("json", 300)
+    assert (checked["precision"], checked["recall"]) == (300 / checked["failed_known"], 1.0)
+    assert "validator json: fails" in replayed(store, FIXED.format("sonnet"), tmp_path).stdout
 
 
 def test_calls_that_were_all_decided_with_certainty_say_nothing(tmp_path: Path) -> None:

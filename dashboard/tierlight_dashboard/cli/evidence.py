@@ -15,6 +15,7 @@ from tierlight.routing.learn import ScoredCall
 from tierlight.routing.policy import Policy, Route
 from tierlight_collector.records import CallEvidence, ScoreEvidence
 from tierlight_collector.stores.protocol import Store
+from tierlight_dashboard.analysis.validators import ValidatorQuality, validator_qualities
 
 _PAGE: Final = 1000
 
@@ -100,6 +101,23 @@ def evidence_of(
             calls[place] = replace(one, vector=vector)
     without = sum(not one.vector for one in calls)
     return RouteEvidence(tuple(calls), tuple(texts), unknown, without, shadows)
+
+
+def validators_of(store: Store, route: Route, signal: str, since_ns: int) -> list[ValidatorQuality]:
+    """How a route's validators did against the signal, on every answer that has both."""
+    bounds = {one.kind: float(one.options["value"]) for one in route.validators if one.kind == "judge"}
+    verdicts: dict[tuple[bytes, bytes, str], bool] = {}
+    truth: dict[tuple[bytes, bytes], float] = {}
+    for score in _scores(store):
+        call = score.call
+        if call.route != route.name or call.start_ns < since_ns or call.purpose == "judge":
+            continue
+        if score.name == signal:
+            truth[call.trace_id, call.span_id] = score.value
+        elif score.kind == "validator":
+            passed = score.value >= bounds.get(score.name, 0.5)
+            verdicts[call.trace_id, call.span_id, score.name] = passed
+    return validator_qualities((((t, s), name, passed) for (t, s, name), passed in verdicts.items()), truth)
 
 
 def changed_of(store: Store, names: Names, route: str) -> dict[str, int]:

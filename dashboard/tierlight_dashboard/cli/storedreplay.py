@@ -37,8 +37,9 @@ from tierlight_dashboard.analysis.replay import (
     random_folds,
     replay_pair,
 )
+from tierlight_dashboard.analysis.validators import LEAST_KNOWN, ValidatorQuality
 
-from .evidence import Names, RouteEvidence, evidence_of, names_of
+from .evidence import Names, RouteEvidence, evidence_of, names_of, validators_of
 from .facts import since_ns
 from .loading import policy_of, served_policy
 from .options import fail, reading
@@ -63,6 +64,8 @@ class StoredReplay:
     costs: dict[str, float | None]
     change: PolicyChange | None
     notes: tuple[str, ...]
+    signal: str = ""
+    validators: tuple[ValidatorQuality, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,11 @@ def replay_stored(
             raise fail(f"route {route!r}: say --signal, the score that counts")
         names = _names(stated)
         maker = embedder_of(embedder)
-        found = evidence_of(opened, names, route, wanted, since_ns(since), maker)
-    return _replayed(found, stated, _cheapest_first(names, found), maker, seed, margin)
+        since_at = since_ns(since)
+        found = evidence_of(opened, names, route, wanted, since_at, maker)
+        checked = validators_of(opened, stated[0].route, wanted, since_at)
+    replayed = _replayed(found, stated, _cheapest_first(names, found), maker, seed, margin)
+    return replace(replayed, signal=wanted, validators=tuple(checked))
 
 
 def _cheapest_first(names: Names, found: RouteEvidence) -> Names:
@@ -348,6 +354,9 @@ def stored_json(replayed: StoredReplay) -> dict[str, Any]:
         },
         "change": None if replayed.change is None else asdict(replayed.change),
         "notes": list(replayed.notes),
+        "validators": [
+            {**asdict(one), "precision": one.precision, "recall": one.recall} for one in replayed.validators
+        ],
     }
 
 
@@ -365,4 +374,19 @@ def stored_text(replayed: StoredReplay) -> str:
             lines.append(
                 f"  {label:28}{one.value:>9.3f}{one.standard_error:>8.3f}{money:>12}{one.effective:>13.0f}"
             )
-    return "\n".join([*lines, *(f"  -> {note}" for note in replayed.notes)])
+    lines += [f"  -> {note}" for note in replayed.notes]
+    return "\n".join([*lines, *(_validator_line(one, replayed.signal) for one in replayed.validators)])
+
+
+def _validator_line(one: ValidatorQuality, signal: str) -> str:
+    said = f"  validator {one.name}: fails {one.failed:,} of {one.failed + one.passed:,} answers"
+    if one.precision is None:
+        return (
+            f"{said}; precision and recall need {LEAST_KNOWN} failed and {LEAST_KNOWN} passed answers with {signal}, "
+            f"there are {one.failed_known} and {one.passed_known}"
+        )
+    recall = "undefined, no bad answer" if one.recall is None else f"{one.recall:.0%}"
+    return (
+        f"{said}; of those it fails {one.precision:.0%} are bad (precision, n {one.failed_known}), "
+        f"of the bad ones it fails {recall} (recall)"
+    )
