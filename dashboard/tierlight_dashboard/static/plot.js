@@ -24,7 +24,7 @@
     series: [
       { label: `Time (${data.zone})`, value: (u, t) => t == null ? "–" : `${day(t)} ${clock(t)}` },
       { label: "p95", stroke: color("--acc"), width: 1.5, value: (u, v) => span(v), points: { show: false } },
-      { label: "p50", stroke: color("--t-small"), width: 1.5, value: (u, v) => span(v), points: { show: false } },
+      { label: "p50", stroke: color("--ctl"), width: 1.5, value: (u, v) => span(v), points: { show: false } },
     ],
     hooks: { setSelect: [u => {
       if (u.select.width < 8) return;

@@ -203,31 +203,36 @@ def _hits(columns: Sequence[Column], height: int) -> str:
 
 
 def _marks(marks: Sequence[Mark], height: int) -> str:
-    """Dashed lines with a label at the top; labels that would overlap are left to the list below the chart.
+    """Dashed lines with a label at the top, alerts first; a label with no room is left to the list below the chart.
 
     A line with calls round it leads there by the mouse. The keyboard has the same links in that list, so the
     drawing stays out of the tab order.
     """
-    out = []
-    free_from = -1.0
-    shown = sorted((mark for mark in marks if 0 <= mark.at <= 1), key=lambda mark: mark.at)
-    for here in _together(shown):
+    groups = _together(sorted((mark for mark in marks if 0 <= mark.at <= 1), key=lambda mark: mark.at))
+    taken: list[tuple[float, float]] = []
+    out = {}
+    for here in sorted(groups, key=lambda group: not _is_alert(group)):
         mark = here[0]
-        tail = "-alert" if any(each.kind == "alert" for each in here) else ""
+        tail = "-alert" if _is_alert(here) else ""
         label = ", ".join(each.label for each in here)
         x = percent_of(mark.at)
         drawn = f'<line class="mark{tail}" x1="{x}" x2="{x}" y1="12" y2="{height - _PAD_BOTTOM}"/>'
-        width = 0.012 + 0.0062 * len(label)
-        starts = mark.at - width if mark.at > 0.66 else mark.at
-        if starts >= free_from:
-            anchor, dx = ("end", -4) if mark.at > 0.66 else ("start", 4)
-            drawn += f'<text class="markt{tail} opt" x="{x}" dx="{dx}" y="10" text-anchor="{anchor}">{escape(label)}</text>'
-            free_from = starts + width
+        width = 0.02 + 0.0105 * len(label)  # of a chart of half the page
+        for anchor, dx, start in (("start", 4, mark.at), ("end", -4, mark.at - width)):
+            end = start + width
+            if start >= 0 and end <= 1 and all(end <= low or start >= high for low, high in taken):
+                drawn += f'<text class="markt{tail} opt" x="{x}" dx="{dx}" y="10" text-anchor="{anchor}">{escape(label)}</text>'
+                taken.append((start, end))
+                break
         if mark.around:
             drawn += f'<line class="markhit" x1="{x}" x2="{x}" y1="0" y2="{height - _PAD_BOTTOM}"/>'
             drawn = f'<a href="{escape(mark.around)}" tabindex="-1"><title>{escape(mark.when)} {escape(label)}: calls around it</title>{drawn}</a>'
-        out.append(drawn)
-    return "".join(out)
+        out[mark.at] = drawn
+    return "".join(out[at] for at in sorted(out))
+
+
+def _is_alert(group: Sequence[Mark]) -> bool:
+    return any(mark.kind == "alert" for mark in group)
 
 
 def _together(marks: Sequence[Mark]) -> list[list[Mark]]:

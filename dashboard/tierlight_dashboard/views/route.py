@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from fastapi import APIRouter, HTTPException, Request
@@ -14,21 +14,25 @@ from fastapi.responses import Response
 from markupsafe import Markup
 
 from tierlight_collector.decisions import Alert, Experiment, Recommendation
-from tierlight_collector.records import CallRow, Filters, Rollup
+from tierlight_collector.records import HOUR_NS, CallRow, Filters, Rollup
 from tierlight_collector.rollup import percentile
 from tierlight_collector.stores.protocol import Order
 
+from ..analysis.split import Split, split_of
 from ..analysis.usual import usual_range
 from ..analysis.verdict import compared, quality_of
-from . import charts, fmt, markers
+from . import charts, fmt, markers, rowcharts
 from .buckets import Buckets, buckets
+from .csvout import Cell, csv_response
+from .routesample import RouteSample
 from .routetable import RouteRow, rate, route_rows, total
 from .shell import Formats
 from .site import Panel, Site
 from .urlstate import State
 
 MOST_SORTED = 1_000
-CHARTS = ("quality", "latency", "cost", "errors", "mix")
+MOST_LISTED = 10
+CHARTS = ("quality", "latency", "cost", "errors", "mix", "hourly", "cascade", "costchange")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +42,10 @@ class Drawn:
     title: str
     chart: charts.Chart
     heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The calls of one model, arm or environment."""
-
-    by: str
-    name: str
-    tier: str
-    row: RouteRow
+    rows: Sequence[tuple[str, ...]]
+    note: str = ""
+    file_heads: tuple[str, ...] = ()
+    file_rows: Sequence[tuple[Cell, ...]] = ()  # the same as numbers, for a file
 
 
 class RoutePage:
@@ -207,7 +204,8 @@ class RoutePage:
             [fmt.exact(v) for v in n],
         ]
         heads = ("When", "Mean", "95 % from", "to", "Scored calls")
-        return Drawn(f"Quality: {score or 'no score'}", chart, heads, self._twin(says, cells))
+        file = ("start", "score_mean", "low_95", "high_95", "scored_calls"), self._file(mean, low, high, n)
+        return Drawn(f"Quality: {score or 'no score'}", chart, heads, self._twin(says, cells), "", *file)
 
     def draw_latency(self) -> Drawn:
         p95 = self._values(lambda r: percentile(r.latency, 0.95))
@@ -237,7 +235,9 @@ class RoutePage:
             marks=self.marks,
         )
         cells = [[fmt.duration(v) for v in seq] for seq in (p95, p50, ttft)]
-        return Drawn("Latency", chart, ("When", "p95", "p50", "First token, p50"), self._twin(says, cells))
+        heads = ("When", "p95", "p50", "First token, p50")
+        file = ("start", "p95_ms", "p50_ms", "ttft_p50_ms"), self._file(p95, p50, ttft)
+        return Drawn("Latency", chart, heads, self._twin(says, cells), "", *file)
 
     def draw_cost(self) -> Drawn:
         per_1k = self._values(lambda r: fmt.per_thousand(r.cost_nusd, r.calls - r.unpriced))
@@ -256,7 +256,9 @@ class RoutePage:
         )
         cells = [[self.f.money(v) for v in per_1k], [self.f.money(v) for v in spent]]
         title = f"Cost per 1,000 calls ({self.f.currency.code})"
-        return Drawn(title, chart, ("When", "Per 1,000 calls", "In all"), self._twin(says, cells))
+        usd = [[None if v is None else v / fmt.NANO for v in seq] for seq in (per_1k, spent)]
+        file = ("start", "usd_per_1k_calls", "usd"), self._file(*usd)
+        return Drawn(title, chart, ("When", "Per 1,000 calls", "In all"), self._twin(says, cells), "", *file)
 
     def draw_errors(self) -> Drawn:
         errors = self._values(lambda r: rate(r.errors, r.calls))
@@ -280,7 +282,11 @@ class RoutePage:
         )
         cells = [[fmt.percent(v) for v in seq] for seq in (errors, fallbacks, escalations)]
         heads = ("When", "Errors", "Fallback", "Escalated")
-        return Drawn("Errors, fallbacks, escalations", chart, heads, self._twin(says, cells))
+        file = (
+            ("start", "error_rate", "fallback_rate", "escalation_rate"),
+            self._file(errors, fallbacks, escalations),
+        )
+        return Drawn("Errors, fallbacks, escalations", chart, heads, self._twin(says, cells), "", *file)
 
     def draw_mix(self) -> Drawn:
         calls = {
@@ -314,7 +320,112 @@ class RoutePage:
         )
         cells = [[fmt.exact(v) for v in layer.values] for layer in layers]
         heads = ("When", *(fmt.visible(layer.name, 40) for layer in layers))
-        return Drawn("Models, share of calls", chart, heads, self._twin(says, cells))
+        names = ("start", *(f"{layer.name} calls" for layer in layers))
+        file = names, self._file(*(layer.values for layer in layers))
+        return Drawn("Models, share of calls", chart, heads, self._twin(says, cells), "", *file)
+
+    @cached_property
+    def cascade(self) -> Panel[Drawn] | None:
+        """What became of first tries; None where every call was one."""
+        row = self.row
+        tries = 0 if row is None else row.sums.escalations + row.sums.fallbacks + row.sums.retries
+        return self.site.panel(self.draw_cascade) if tries else None
+
+    def draw_cascade(self) -> Drawn:
+        sums = total(self._parts)
+        later = {
+            "retried": sums.retries,
+            "escalated": sums.escalations,
+            "sent elsewhere after a failure": sums.fallbacks,
+        }
+        first = max(0, sums.calls - sum(later.values()))
+        stayed = max(0, first - sum(later.values()))
+        wasted = self._unused_nusd(sum(later.values()))
+        steps = [
+            rowcharts.Step("First tries", first, f"{fmt.exact(first)}, to {self._names(lambda p: p.calls - _later(p))}"),
+            rowcharts.Step("Answered by the first try", stayed, f"{fmt.exact(stayed)}, {fmt.percent(rate(stayed, first))}"),
+        ]  # fmt: skip
+        counts: dict[str, Callable[[Rollup], int]] = {
+            "retried": lambda p: p.retries,
+            "escalated": lambda p: p.escalations,
+            "sent elsewhere after a failure": lambda p: p.fallbacks,
+        }
+        for word, n in later.items():
+            if n:
+                to = self._names(counts[word])
+                steps.append(
+                    rowcharts.Step(
+                        word.capitalize(),
+                        n,
+                        f"{fmt.exact(n)}, {fmt.percent(rate(n, first))}, to {to}",
+                        is_lost=True,
+                    )
+                )
+        found = f"{fmt.percent(rate(stayed, first))} of first tries were enough"
+        if wasted is not None:
+            found += f"; tries whose answer was not used cost about {self.f.money(wasted)} of {self.f.money(sums.cost_nusd)}"
+        chart = rowcharts.funnel(steps, label=f"{found}.")
+        rows = [(step.name, fmt.exact(step.count), fmt.percent(rate(step.count, first))) for step in steps]
+        file = ("step", "calls"), [(step.name, step.count) for step in steps]
+        heads = ("Step", "Calls", "Of first tries")
+        return Drawn("First tries and what came after", chart, heads, rows, f"{found}.", *file)
+
+    def _unused_nusd(self, unused: int) -> float | None:
+        """About what the tries cost whose answer was not used: at the mean price of a first try."""
+        mean = [
+            (part.cost_nusd / (part.calls - part.unpriced), part.calls - _later(part))
+            for part in self._parts
+            if part.calls > part.unpriced and part.calls > _later(part)
+        ]
+        tries = sum(n for _, n in mean)
+        return sum(cost * n for cost, n in mean) / tries * unused if tries else None
+
+    def _names(self, count: Callable[[Rollup], int]) -> str:
+        """The models with the most of something, as words."""
+        by_model: Counter[str] = Counter()
+        for part in self._parts:
+            by_model[part.key[2]] += count(part)
+        names = [fmt.visible(name, 24) or "unknown model" for name, n in by_model.most_common() if n > 0]
+        if not names:
+            return "no model"
+        return names[0] + (f" and {fmt.plural(len(names) - 1, 'other')}" if len(names) > 1 else "")
+
+    def draw_hourly(self) -> Drawn:
+        """The zoomable chart's figures for a file and for a page without script."""
+        window = self.buckets.window
+        edges = tuple(range(window.start_ns // HOUR_NS * HOUR_NS, window.end_ns, HOUR_NS))
+        columns = Buckets(edges, edges[-1] + HOUR_NS, self.state.zone, "hour")
+        found = self.site.series(window, "hour", self.state.zone_name, (), self._where())
+        parts = columns.place(found)
+        series = [[None if r is None else percentile(r.latency, q) for r in parts] for q in (0.95, 0.5)]
+        name = (
+            columns.label
+            if self.buckets.step == "hour"
+            else lambda i: fmt.day(fmt.at(edges[i], self.state.zone))
+        )
+        chart = charts.line(
+            [charts.Column(name(i)) for i in range(len(edges))],
+            [charts.Line("p95", series[0]), charts.Line("p50", series[1])],
+            fmt.duration,
+            label="Latency by hour: p95 and p50.",
+            marks=self.marks,
+        )
+        times = [fmt.iso(edge, self.state.zone) for edge in edges]
+        rows = list(zip(times, *series, strict=True))
+        return Drawn("Latency by hour", chart, (), [], "", ("start", "p95_ms", "p50_ms"), rows)
+
+    def draw_costchange(self) -> Drawn:
+        split = self.sample.make().split
+        if split is None:
+            raise HTTPException(404, "There are too few priced calls to split a change of cost.")
+        file = (
+            ("part", "usd_per_1k_answers", "low_95", "high_95"),
+            [
+                (t.name, *(None if v is None else v * 1000 for v in (t.effect, t.low, t.high)))
+                for t in split.change.terms
+            ],
+        )
+        return Drawn("Change of the cost of a thousand answers", split.chart, (), split.rows, "", *file)
 
     @cached_property
     def legend(self) -> list[tuple[str, str]]:
@@ -322,6 +433,10 @@ class RoutePage:
 
     def _twin(self, says: Callable[[int], str], cells: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
         return charts.rows_of(self.buckets.columns(says), cells)
+
+    def _file(self, *series: Sequence[float | None]) -> list[tuple[Cell, ...]]:
+        times = [fmt.iso(start, self.state.zone) for start in self.buckets.starts]
+        return list(zip(times, *series, strict=True))
 
     @cached_property
     def hourly(self) -> Markup:
@@ -339,29 +454,14 @@ class RoutePage:
     # ---- tables ------------------------------------------------------------------------------------------
 
     @cached_property
-    def slices(self) -> list[Slice]:
-        """By model, arm and environment; worst quality first, then most errors."""
-        groups: dict[tuple[str, str, str], list[Rollup]] = {}
-        for part in self._parts:
-            groups.setdefault(("model", part.key[2], part.key[3]), []).append(part)
-        for part in self.site.rollups(self.state.window, ("arm", "env"), self._where()):
-            groups.setdefault(("arm", part.key[0], ""), []).append(part)
-            groups.setdefault(("env", part.key[1], ""), []).append(part)
-        kinds = Counter(by for by, _, _ in groups)
-        found = []
-        for (by, name, tier), pieces in groups.items():
-            if by != "model" and kinds[by] < 2:  # one environment is no slice
-                continue
-            sums = replace(total(pieces), key=(self.route, "", name, tier))
-            found.append(Slice(by, name or "(none)", tier, route_rows([sums], self.prefs, (), ())[0]))
-        return sorted(
-            found,
-            key=lambda s: (
-                1.0 if s.row.quality is None else s.row.quality.interval.mean,
-                -(s.row.error_rate or 0),
-                s.name,
-            ),
-        )[:12]
+    def sample(self) -> RouteSample:
+        """What single calls tell; read only where the page asks for it (`open=slices`)."""
+        score = self.row.quality.score if self.row is not None and self.row.quality is not None else ""
+        return RouteSample(self.site, self.state, self.f, self.route, self.prefs, score)
+
+    def split_of(self, advice: Recommendation) -> Split | None:
+        """How the A/B test behind a recommendation was split."""
+        return split_of(advice.card)
 
     @cached_property
     def recent_from_ns(self) -> int:
@@ -379,7 +479,9 @@ class RoutePage:
             **where,
         )
         key = f"calls {self.route} {order} {self.site.span(self.state.window)} {where} {filters.env} {filters.purpose}"
-        return self.site.recent(key, lambda: list(self.site.store.calls(filters, limit=6, order=order).rows))
+        return self.site.recent(
+            key, lambda: list(self.site.store.calls(filters, limit=MOST_LISTED, order=order).rows)
+        )
 
     @cached_property
     def latest(self) -> list[CallRow]:
@@ -401,6 +503,11 @@ class RoutePage:
 _NOTHING = Drawn("", charts.Chart("", "", 0, ""), (), [])
 
 
+def _later(part: Rollup) -> int:
+    """Calls that were not the first try of an answer."""
+    return part.escalations + part.fallbacks + part.retries
+
+
 def _tenths(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 1)
 
@@ -416,14 +523,22 @@ def script_json(data: object) -> Markup:
 def router(site: Site) -> APIRouter:
     pages = APIRouter()
 
-    @pages.get("/chart/route-{name}.svg")
-    def chart(request: Request, name: str) -> Response:
+    def drawn(request: Request, name: str) -> tuple[str, Drawn]:
         state = site.state(request)
         routes = state.filters.get("route", ())
         if name not in CHARTS or not routes:
             raise HTTPException(404, f"Expected one of {', '.join(CHARTS)} and a route.")
-        drawn = RoutePage(site, state, site.formats(state), routes[0]).draw(name)
-        return site.svg(drawn.chart, f"{fmt.visible(routes[0], 80)}: {drawn.title}", f"{routes[0]}-{name}")
+        return routes[0], RoutePage(site, state, site.formats(state), routes[0]).draw(name)
+
+    @pages.get("/chart/route-{name}.svg")
+    def chart(request: Request, name: str) -> Response:
+        route, found = drawn(request, name)
+        return site.svg(found.chart, f"{fmt.visible(route, 80)}: {found.title}", f"{route}-{name}")
+
+    @pages.get("/chart/route-{name}.csv")
+    def chart_csv(request: Request, name: str) -> Response:
+        route, found = drawn(request, name)
+        return csv_response(f"{route}-{name}", found.file_heads, found.file_rows)
 
     @pages.get("/routes/{name:path}")
     def route(request: Request, name: str) -> Response:
@@ -437,6 +552,7 @@ def router(site: Site) -> APIRouter:
             page="routes",
             title=name,
             blocks=("charts", "evidence", "slices", "calls"),
+            replace_url=not state.get("open"),
             model={"p": RoutePage(site, state, site.formats(state), name)},
         )
 
