@@ -23,7 +23,6 @@ from pathlib import Path
 import httpx
 
 from tierlight.testing import FakeProvider, FakeReply, FakeRequest
-from tierlight_dashboard.serve import ServeSettings, serving_in_thread
 
 HERE = Path(__file__).parent
 TICKETS = {
@@ -150,6 +149,8 @@ def difference(folder: Path, old: str, new: str) -> list[str]:
 
 def play(name: str, python: str) -> bool:
     """Run the app in each of its ways; whether tierlight saw what was served to the last of them."""
+    from tierlight_dashboard.serve import ServeSettings, serving_in_thread  # a second or two
+
     folder, starts = HERE / name, APPS[name]
     with tempfile.TemporaryDirectory() as place:
         settings = ServeSettings(

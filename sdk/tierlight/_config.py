@@ -18,9 +18,9 @@ from urllib.parse import unquote
 from . import semconv as s
 from ._content import ContentSettings
 from ._guard import attempt, faults
-from ._identity import SystemClock
+from ._identity import RandomIds, SystemClock
 from ._judge import bench
-from ._record import AttributeValue, Clock, ExportSettings
+from ._record import AttributeValue, Clock, ExportSettings, Ids
 from ._runtime import Runtime, activate, active
 from ._version import __version__
 from .errors import ConfigurationError
@@ -54,6 +54,7 @@ def configure(
     open_join_keys: Iterable[str] = (),
     join_salt: str = "",
     clock: Clock | None = None,
+    ids: Ids | None = None,
 ) -> None:
     """Start recording: until this is called, routes and wrapped clients only run what they stand around.
 
@@ -82,6 +83,7 @@ def configure(
         join_salt: a secret that the hashes are made with; the same wherever scores are sent from.
         clock: what tells the time (`time_ns`, `perf_ns`) instead of the machine's clocks: for replaying
             recorded calls.
+        ids: what gives trace, span and call ids instead of chance: for a run that comes out the same each time.
         emit_draft_cost: write the draft names `gen_ai.usage.cost.*` beside our own.
 
     Raises:
@@ -133,6 +135,7 @@ def configure(
                 open_join_keys=frozenset(open_join_keys),
                 join_salt=join_salt.encode(),
                 clock=clock or SystemClock(),
+                ids=ids or RandomIds(),
             )
         )
     if previous is not None:

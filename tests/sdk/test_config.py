@@ -10,6 +10,7 @@ import tierlight
 from tierlight import semconv as s
 from tierlight._config import captures_content, export_settings, spool_folder
 from tierlight._runtime import active
+from tierlight.testing import SequentialIds
 
 
 def test_the_defaults_send_to_the_local_collector() -> None:
@@ -128,3 +129,15 @@ def test_configuring_again_replaces_and_shutdown_ends(monkeypatch: pytest.Monkey
     assert tierlight.flush(1) is True
     assert tierlight.shutdown(1) is True
     assert active() is None
+
+
+def test_ids_may_be_counted_so_that_a_run_comes_out_the_same() -> None:
+    seen = []
+    for _ in range(2):
+        tierlight.configure(
+            endpoint="http://127.0.0.1:9", spool=False, exit_timeout_s=0.1, ids=SequentialIds()
+        )
+        with tierlight.route("sort") as call:
+            seen.append((call.id, call.trace_id))
+    tierlight.shutdown()
+    assert seen[0] == seen[1]

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +21,8 @@ from .decide import Chooser
 from .policy import MAX_BYTES, Policy, Route
 
 if TYPE_CHECKING:
+    import httpx
+
     from ..pricing import PriceBook
 
 POLL_S: Final = 30.0
@@ -85,6 +89,7 @@ class PolicySource:
         self._next = 0.0
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
+        self._is_forked = False
         if isinstance(given, Policy):
             self._policy = given
             return
@@ -97,7 +102,8 @@ class PolicySource:
             self._address = named
             self._fetch = fetch if fetch is not None else self._get
             self._policy = self._first(named, default)
-            threading.Thread(target=self._poll, name="tierlight-policy", daemon=True).start()
+            self._start()
+            _polling.add(self)
             return
         self._file = Path(named)
         self._folder = self._file.parent
@@ -128,6 +134,8 @@ class PolicySource:
 
     def current(self) -> Policy:
         """The policy in use. Of a file it looks at most once a second whether it has changed."""
+        if self._is_forked:
+            self._start()
         if self._folder is not None and time.monotonic() >= self._next:
             with self._lock:
                 self._next = time.monotonic() + 1.0
@@ -191,18 +199,36 @@ class PolicySource:
             self.counters["policy_stale"] += 1
             report("reload the policy", error)
 
+    def _start(self) -> None:
+        """Poll on a thread of its own.."""
+        self._is_forked = False
+        threading.Thread(target=self._poll, name="tierlight-policy", daemon=True).start()
+
+    def start_afresh(self) -> None:
+        """In a forked child: the thread is not there, and locks and connections are its parent's."""
+        self._lock = threading.Lock()
+        self.__dict__.pop("_http", None)
+        if not self._is_closed.is_set():
+            self._is_closed = threading.Event()
+            self._is_forked = True  # a child that never routes need not poll
+
     def _poll(self) -> None:
         while not self._is_closed.wait(self._poll_s):
             self.refresh()
 
-    def _get(self, etag: str) -> tuple[str, bytes] | None:
+    @cached_property
+    def _http(self) -> httpx.Client:
+        """Kept: each new client reads the certificates of all authorities, 36 ms of the application's time."""
         import httpx
 
+        return httpx.Client(timeout=FIRST_S)
+
+    def _get(self, etag: str) -> tuple[str, bytes] | None:
         headers: dict[str, Any] = {"If-None-Match": etag} if etag else {}
         token = os.environ.get("TIERLIGHT_TOKEN", "")
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        response = httpx.get(self._address, headers=headers, timeout=FIRST_S)
+        response = self._http.get(self._address, headers=headers)
         if response.status_code in (204, 304, 404):
             return None
         response.raise_for_status()
@@ -211,6 +237,19 @@ class PolicySource:
                 f"{self._address}: a policy has at most {MAX_BYTES} bytes, got {len(response.content)}"
             )
         return response.headers.get("etag", ""), response.content
+
+
+# Held weakly: a source that is thrown away costs a fork nothing.
+_polling: weakref.WeakSet[PolicySource] = weakref.WeakSet()
+
+
+def _start_all_afresh() -> None:
+    for source in list(_polling):
+        source.start_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_all_afresh)
 
 
 def _served(toml: bytes, prices: PriceBook | None) -> Policy:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -12,6 +17,7 @@ import pytest
 from sdk.routing.fakes import POLICY
 from tierlight import _guard
 from tierlight.errors import ConfigurationError, PolicyError
+from tierlight.routing import Router
 from tierlight.routing.embed import hashed
 from tierlight.routing.learn import ScoredCall
 from tierlight.routing.policy import Policy
@@ -82,6 +88,32 @@ class Collector:
         return None if etag == self.etag else (self.etag, self.toml.encode())
 
 
+@contextmanager
+def served() -> Iterator[tuple[str, Collector]]:
+    """A collector on a port of its own, and what it answers with."""
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = collector.fetch(self.headers.get("If-None-Match", ""))
+            self.send_response(304 if found is None else 200)
+            if found is not None:
+                self.send_header("ETag", found[0])
+                self.send_header("Content-Length", str(len(found[1])))
+            self.end_headers()
+            self.wfile.write(found[1] if found is not None else b"")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/api/v1/policy", collector
+        server.shutdown()
+        thread.join()
+
+
 def test_a_served_policy_is_asked_for_by_its_etag_and_survives_the_collector() -> None:
     collector = Collector()
     source = PolicySource("http://collector/api/v1/policy", poll_s=3600, fetch=collector.fetch)
@@ -100,6 +132,43 @@ def test_a_served_policy_is_asked_for_by_its_etag_and_survives_the_collector() -
     collector.toml, collector.etag = POLICY, '"4"'
     source.refresh()
     assert source.current().routes["intent"].default == "nano"
+    source.close()
+
+
+def test_a_router_takes_up_a_new_revision_when_it_is_told_to(tmp_path: Path) -> None:
+    with served() as (address, collector):
+        router = Router(address)
+        router.refresh()
+        assert router.policy.routes["intent"].default == "nano"
+        collector.toml, collector.etag = OTHER, '"2"'
+        router.refresh()
+        assert router.policy.routes["intent"].default == "lite"
+        router.close()
+    (tmp_path / "p.toml").write_text(POLICY)
+    for plain in (Router(Policy.from_toml(POLICY)), Router(str(tmp_path / "p.toml"))):
+        plain.refresh()
+        assert plain.stats == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_worker_polls_its_policy_on() -> None:
+    collector = Collector()
+    source = PolicySource("http://collector/api/v1/policy", poll_s=0.01, fetch=collector.fetch)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        collector.toml, collector.etag = OTHER, '"2"'
+        ends = time.monotonic() + 10.0
+        while source.current().routes["intent"].default != "lite" and time.monotonic() < ends:
+            time.sleep(0.005)
+        os.write(writing, source.current().routes["intent"].default.encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    assert os.read(reading, 10) == b"lite"
+    assert source.current().routes["intent"].default == "nano"
+    os.close(reading)
     source.close()
 
 
