@@ -106,4 +106,4 @@ def test_a_mark_leads_to_the_calls_of_the_two_hours_round_it(month: Browser) -> 
     assert asked["route"] == [seed.DRIFTING]
     assert asked["from"] == ["2026-11-16T03:00:00Z"]
     assert asked["to"] == ["2026-11-16T05:00:00Z"]
-    assert 'tabindex="-1"><title>16 Nov 04:00 latency ↑, quality ↓: calls around it' in page
+    assert '"><title>16 Nov 04:00 latency ↑, quality ↓: calls around it' in page

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CALL = f"/calls/{'ee' * 15}00/{'ee' * 7}00"
 PAGES = (
     "/", "/?range=7d&spend=share", "/?range=24h&tz=Asia/Kolkata", "/routes", "/routes?group=prefix&compare=prev", "/routes/answer_customer",
-    f"/routes/{seed.DRIFTING}", f"/routes/{quote(seed.HOSTILE_ROUTE, safe='')}", "/calls", "/calls?view=low_quality", "/calls?view=costliest", CALL,
+    f"/routes/{seed.DRIFTING}", f"/routes/{seed.DRIFTING}?open=slices", f"/routes/{quote(seed.HOSTILE_ROUTE, safe='')}", "/calls", "/calls?view=low_quality", "/calls?view=costliest", CALL,
     f"{CALL}?tab=attributes", f"{CALL}?tab=cost", f"{CALL}?tab=raw", f"/traces/{'ee' * 15}01", "/alerts", "/alerts?state=all", "/experiments",
     "/experiments/exp-review-mini", "/simulate", "/simulate?s=proposed", "/models", "/models?q=sonnet", "/live", "/welcome", "/settings", "/docs", "/docs/quality",
     "/search", "/search?q=answer",
@@ -32,6 +32,7 @@ BLOCKS = (
     ("/", ("kpis", "attention", "recs", "spend", "routes_top")),
     ("/routes?sort=p95&dir=asc", ("rows",)),
     (f"/routes/{seed.DRIFTING}", ("charts", "evidence", "slices", "calls")),
+    (f"/routes/{seed.DRIFTING}?open=slices", ("slices",)),
     ("/calls?view=errors", ("rows",)),
     (f"{CALL}?tab=attributes", ("detail",)),
     ("/alerts?state=all", ("inbox",)),

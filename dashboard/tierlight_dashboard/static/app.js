@@ -24,6 +24,8 @@
       const text = $(copy.dataset.copy).textContent;
       navigator.clipboard.writeText(text).then(() => status("Copied."), () => status("Copying is not allowed here: select the text."));
     }
+    const mark = e.target.closest("svg [data-href]");
+    if (mark) location.assign(mark.dataset.href);
     const png = e.target.closest("[data-png]");
     if (png) picture(png.dataset.png).catch(() => status("The picture could not be made; the SVG beside it has the same chart."));
     const opener = e.target.closest("[data-dialog]");

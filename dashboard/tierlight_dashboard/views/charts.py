@@ -113,8 +113,8 @@ class Chart:
             f'<svg x="8" y="40" width="{self.gutter_width}" height="{self.height}">{self.gutter}</svg>'
             f'<svg x="{8 + self.gutter_width}" y="40" width="{width - self.gutter_width - 24}" height="{self.height}">{self.plot}</svg></svg>'
         )
-        # A link of the page leads nowhere from a file. Text is escaped, so what looks like a tag is one of ours.
-        return re.sub(r'class="([^"]*)"', _inline_classes, re.sub(r"</?a\b[^>]*>", "", body))
+        # What leads somewhere on the page leads nowhere from a file.
+        return re.sub(r'class="([^"]*)"', _inline_classes, re.sub(r' data-href="[^"]*"', "", body))
 
 
 def _inline_classes(match: re.Match[str]) -> str:
@@ -205,8 +205,8 @@ def _hits(columns: Sequence[Column], height: int) -> str:
 def _marks(marks: Sequence[Mark], height: int) -> str:
     """Dashed lines with a label at the top, alerts first; a label with no room is left to the list below the chart.
 
-    A line with calls round it leads there by the mouse. The keyboard has the same links in that list, so the
-    drawing stays out of the tab order.
+    A line with calls round it leads there by the mouse (`data-href`: a picture may hold no link of its own). The
+    keyboard has the same links in that list.
     """
     groups = _together(sorted((mark for mark in marks if 0 <= mark.at <= 1), key=lambda mark: mark.at))
     taken: list[tuple[float, float]] = []
@@ -226,7 +226,7 @@ def _marks(marks: Sequence[Mark], height: int) -> str:
                 break
         if mark.around:
             drawn += f'<line class="markhit" x1="{x}" x2="{x}" y1="0" y2="{height - _PAD_BOTTOM}"/>'
-            drawn = f'<a href="{escape(mark.around)}" tabindex="-1"><title>{escape(mark.when)} {escape(label)}: calls around it</title>{drawn}</a>'
+            drawn = f'<g data-href="{escape(mark.around)}"><title>{escape(mark.when)} {escape(label)}: calls around it</title>{drawn}</g>'
         out[mark.at] = drawn
     return "".join(out[at] for at in sorted(out))
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 HOSTILE = f"/calls/{'ee' * 15}00/{'ee' * 7}00"
 LONG = quote(seed.HOSTILE_ROUTE, safe="")
 PAGES = (
-    "/", "/?spend=share&range=7d", "/routes?compare=prev", f"/routes/{seed.DRIFTING}", "/routes/embed_kb", "/calls", "/calls?q=nothing-like-this", HOSTILE,
+    "/", "/?spend=share&range=7d", "/routes?compare=prev&range=7d&group=prefix", f"/routes/{seed.DRIFTING}?open=slices", "/routes/embed_kb", "/calls?cols=user&cols=cost", "/calls?q=nothing-like-this", HOSTILE,
     f"{HOSTILE}?tab=attributes", f"{HOSTILE}?tab=cost", f"{HOSTILE}?tab=raw", "/alerts", "/experiments", "/experiments/exp-review-mini", "/simulate?s=proposed",
     "/models?q=opus", "/live?route=answer_customer", "/welcome", "/settings", "/docs/recommendations", "/search?q=a",
 )  # fmt: skip

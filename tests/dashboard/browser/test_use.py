@@ -173,3 +173,17 @@ def test_every_chart_can_be_had_as_a_picture(tab: Watched, path: str) -> None:
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     assert width == 1920
     assert height > 300
+
+
+def test_a_mark_on_a_chart_opens_the_calls_round_it(tab: Watched) -> None:
+    page = tab.open(f"/routes/{seed.DRIFTING}")
+    page.locator("[data-href]").first.click(position={"x": 6, "y": 60})
+    page.wait_for_url("**/calls?*from=*")
+    expect(page.locator("tbody [data-row]").first).to_be_visible()
+
+
+def test_slices_arrive_after_the_page_and_shift_nothing(tab: Watched) -> None:
+    page = tab.open(f"/routes/{seed.DRIFTING}")
+    expect(page.locator("#slices")).to_contain_text("Lowest scores")
+    assert "open=" not in page.url
+    assert page.evaluate("window.__cls") < 0.02
