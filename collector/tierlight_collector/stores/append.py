@@ -90,9 +90,9 @@ class Appender:
         self._interner = Interner(connection)
         self._dictionary = Dictionary()
         self.dirty = DirtyHours(connection)
-        self.scorer = Scorer(connection, self._interner, self.dirty)
-        self._failures = Failures(connection)
         self.runs = runs or Runs(connection)
+        self.scorer = Scorer(connection, self._interner, self.dirty, self.runs)
+        self._failures = Failures(connection)
         self.horizons = Horizons()
         self.forget()
 
@@ -123,7 +123,14 @@ class Appender:
             self._insert(new)
         if any(told):
             self._mend(group)
-        scored = self.scorer.store(group, {(item.span.span.trace_id, item.span.span.span_id) for item in new})
+        scored = self.scorer.store(
+            group,
+            {
+                (item.span.span.trace_id, item.span.span.span_id): (item.seq, item.superseded_by, item.call)
+                for item in new
+                if item.span.scores
+            },
+        )
         appended = [
             Appended(accepted + failures + scores, duplicates)
             for (accepted, duplicates), failures, scores in zip(results, told, scored, strict=True)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -13,14 +13,21 @@ import orjson
 
 from tierlight.semconv import TIERLIGHT_JOIN_PREFIX
 
+from ..normalise import SpanKey
 from ..records import HOUR_NS, Attributes, Batch, CallRecord, ScoreRecord
 from . import tables
 from .dirty import DirtyHours
 from .intern import Interner
+from .runs import Runs
 
 HELD_FOR_NS: Final = 30 * 24 * HOUR_NS
 MAX_ADDRESSES: Final = 200_000  # held addresses kept in memory; above, the table is asked for every call
 
+Fresh = tuple[
+    int, int | None, CallRecord | None
+]  # of a span just stored: its number, who counts for it, its call
+
+_GIVEN_RUNS: Final = "SELECT value FROM json_each(?)"
 _UPSERT: Final = (
     "INSERT INTO scores (call_seq, signal_id, kind, value, weight, time_ns, evaluator_version, label, explanation)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (call_seq, signal_id) DO UPDATE SET"
@@ -38,19 +45,24 @@ _HOLD: Final = (
 class Scorer:
     """Stores scores in the writer's open transaction. After a rollback call `forget`."""
 
-    def __init__(self, connection: sqlite3.Connection, interner: Interner, dirty: DirtyHours) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, interner: Interner, dirty: DirtyHours, runs: Runs
+    ) -> None:
         self._connection = connection
         self._interner = interner
         self._dirty = dirty
+        self._runs = runs
+        self._found: list[tuple[Any, ...]] = []  # rows that are not written yet
         self._held: set[tuple[str, str]] | None = set()
 
     def forget(self) -> None:
+        self._found = []
         rows = self._connection.execute(
             "SELECT DISTINCT project, address FROM held_scores LIMIT ?", (MAX_ADDRESSES,)
         ).fetchall()
         self._held = set(rows) if len(rows) < MAX_ADDRESSES else None
 
-    def store(self, group: Sequence[Batch], fresh: Collection[tuple[bytes, bytes]]) -> list[int]:
+    def store(self, group: Sequence[Batch], fresh: Mapping[SpanKey, Fresh]) -> list[int]:
         """Store every score of the group; gives how many each request brought.
 
         Scores that stand on a span count as part of it: they are stored when the span is (`fresh`).
@@ -58,13 +70,23 @@ class Scorer:
         counts = []
         for batch in group:
             for span in batch.spans:
-                if span.scores and (span.span.trace_id, span.span.span_id) in fresh:
-                    for score in span.scores:
-                        self._store(score)
+                if span.scores:
+                    self._store_inline(span.scores, fresh.get((span.span.trace_id, span.span.span_id)))
             for score in batch.scores:
                 self._store(score)
             counts.append(len(batch.scores))
+        self._write()
         return counts
+
+    def _store_inline(self, scores: Iterable[ScoreRecord], fresh: Fresh | None) -> None:
+        if fresh is None:
+            return
+        seq, superseded_by, call = fresh
+        for score in scores:
+            if call is not None and score.project == call.project:
+                self._put(*self._counted(seq, call.start_ns, superseded_by), score)
+            else:
+                self._store(score)
 
     def _store(self, score: ScoreRecord) -> None:
         address = address_of(score)
@@ -75,8 +97,7 @@ class Scorer:
             self.hold(score, address)
 
     def _put(self, call_seq: int, start_ns: int, score: ScoreRecord) -> None:
-        self._connection.execute(
-            _UPSERT,
+        self._found.append(
             (
                 call_seq,
                 self._interner.signal(score.name, score.source),
@@ -87,9 +108,14 @@ class Scorer:
                 score.evaluator_version,
                 score.label,
                 score.explanation,
-            ),
+            )
         )
         self._dirty.mark(start_ns // HOUR_NS)
+
+    def _write(self) -> None:
+        if self._found:
+            self._connection.executemany(_UPSERT, self._found)
+            self._found = []
 
     def hold(self, score: ScoreRecord, address: str) -> None:
         fields = asdict(score)
@@ -116,8 +142,9 @@ class Scorer:
         if score.call_id:
             where, values = tables.has_id("call_id", "?", "?"), (score.call_id,) * 2
         elif score.span_id:
-            where = tables.has_id("trace_id", "?", "?") + " AND span_id = ?"
-            values = (score.trace_id, score.trace_id, score.span_id)  # type: ignore[assignment]
+            runs = orjson.dumps([run for _, run in self._runs.of([score.trace_id])]).decode()
+            where = tables.has_id("trace_id", "?", "?", runs=_GIVEN_RUNS) + " AND span_id = ?"
+            values = (runs, score.trace_id, score.trace_id, score.span_id)  # type: ignore[assignment]
         elif score.response_id:
             where, values = tables.has_id("response_id", "?", "?"), (score.response_id,) * 2
         elif score.join_key:
@@ -181,6 +208,7 @@ class Scorer:
             for address in addresses:
                 if self._held is None or (call.project, address) in self._held:
                     self._release(call.project, address)
+        self._write()
 
     def _release(self, project: str, address: str) -> None:
         rows = self._connection.execute(
