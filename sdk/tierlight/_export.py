@@ -22,7 +22,7 @@ from tierlight import semconv
 from tierlight._encode import Signal
 from tierlight._finish import Finisher, drop_contents
 from tierlight._guard import report
-from tierlight._lifecycle import imports, watch, watch_child_of_multiprocessing
+from tierlight._lifecycle import imports, watch, watch_worker
 from tierlight._record import ExportSettings, FinishedCall, FinishedScore, Record
 from tierlight._spool import Spool
 
@@ -247,7 +247,7 @@ class Pipeline:
     # ---- the export thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        watch_child_of_multiprocessing()
+        watch_worker()
         try:
             finisher = Finisher(self._settings)
             with imports:

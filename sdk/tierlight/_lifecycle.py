@@ -75,11 +75,24 @@ def watch(pipeline: _Pipeline) -> None:
     _live.add(pipeline)
 
 
-def watch_child_of_multiprocessing() -> None:
-    """A child of `multiprocessing` ends by `os._exit` and runs only its own finalizers: add one.
+def watch_worker() -> None:
+    """Workers that end by `os._exit` run no `atexit`: have those of multiprocessing and of Celery send what is queued.
 
     Called when the export thread starts, since a child clears the finalizers it was born with.
     """
+    _watch_child_of_multiprocessing()
+    # Sent in a worker of Celery's prefork pool that ends, recycled (`max_tasks_per_child`) or shut down.
+    ending = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+    if ending is not None:
+        ending.connect(_end_worker, weak=False, dispatch_uid="tierlight")
+
+
+def _end_worker(**_: object) -> None:
+    _shut_down_all()
+
+
+def _watch_child_of_multiprocessing() -> None:
+    """Such a child runs only its own finalizers: add one."""
     global _finalized_in
     process = sys.modules.get("multiprocessing.process")
     if process is None or process.parent_process() is None or _finalized_in == os.getpid():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -563,6 +565,27 @@ def test_a_forked_child_starts_afresh_and_the_parent_keeps_its_queue(
     instances = {resource["service.instance.id"] for resource in collector.resources}
     assert len(instances) == 2
     assert "0b5d4c1e-4f7c-4f5e-8d56-0a4a4a4a4a4a" in instances
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_worker_of_celery_sends_what_is_queued_when_it_ends(
+    pipeline: Pipelines, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending: list[Any] = []
+    signals: Any = ModuleType("celery.signals")
+    signals.worker_process_shutdown = SimpleNamespace(connect=lambda handler, **_: ending.append(handler))
+    monkeypatch.setitem(sys.modules, "celery.signals", signals)
+    sink = pipeline(schedule_delay_s=60.0)
+    record = call()
+    child = os.fork()
+    if child == 0:
+        sink.offer(record)
+        while not ending:
+            time.sleep(0.001)
+        ending[0](sender="worker", pid=os.getpid(), exitcode=0)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [int.from_bytes(span_id) for span_id in collector.span_ids] == [record.span_id]
 
 
 def test_a_command_can_send_what_others_left(
