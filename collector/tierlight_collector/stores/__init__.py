@@ -10,8 +10,8 @@ from tierlight._version import __version__
 
 from ..normalise import PLAIN_RULES, RouteRules
 from .files import path_of_url
+from .horizons import KEEP_ALL, Retention
 from .protocol import Store
-from .retention import KEEP_ALL, Retention
 from .sql import DEFAULT_RETENTION, SqliteStore
 
 __all__ = ["KEEP_ALL", "Retention", "Store", "open_store"]

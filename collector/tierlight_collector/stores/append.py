@@ -31,8 +31,8 @@ from . import blocks, callrows, tables
 from .conflicts import Key, conflicting
 from .dirty import DirtyHours
 from .failures import Failures
+from .horizons import Horizons
 from .intern import Dictionary, Interner
-from .retention import Horizons
 from .runs import RUN_BITS, Runs
 from .scoring import Scorer
 

@@ -6,14 +6,12 @@ import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..records import HOUR_NS
 from . import sums
 from .intern import Dictionary
-
-if TYPE_CHECKING:
-    from .writer import Writer
+from .writer import Writer
 
 LATE_NS: Final = 5 * 60 * 1_000_000_000  # an hour stays open this long after its end
 _SLICE_S: Final = 0.05

@@ -7,54 +7,20 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..records import HOUR_NS
 from . import blocks, failures
+from .horizons import Horizons, Retention
 from .runs import RUN_BITS
 from .sums import DAY_NS
-
-if TYPE_CHECKING:
-    from .writer import Writer
+from .writer import Writer
 
 CHUNK: Final = 2_000  # rows of one transaction: 43 ms at the median, where 60,000 took 3 s
 SLICE_S: Final = 0.05
 BLOCK_TABLES: Final = ("content_blocks", "span_blocks")
 _MERGED_BYTES: Final = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long things are kept, in days. Rollups stay for good."""
-
-    contents_days: int = 14  # captured texts and explanations of scores
-    spans_days: int = 30  # raw spans, and those that are no calls
-    calls_days: int = 400  # calls and their scores
-
-
-KEEP_ALL: Final = Retention(
-    36_500, 36_500, 36_500
-)  # for commands that open a store: forgetting is the server's
-
-
-@dataclass(frozen=True, slots=True)
-class Horizons:
-    """The oldest moments that are still kept; what is older is not taken in either."""
-
-    contents_ns: int = 0
-    spans_ns: int = 0
-    calls_ns: int = 0
-
-    @classmethod
-    def at(cls, now_ns: int, policy: Retention) -> Horizons:
-        """Calls end at a whole day, so that no hour is left half."""
-        return cls(
-            contents_ns=now_ns - policy.contents_days * DAY_NS,
-            spans_ns=now_ns - policy.spans_days * DAY_NS,
-            calls_ns=(now_ns // DAY_NS - policy.calls_days) * DAY_NS,
-        )
 
 
 def expire(writer: Writer, policy: Retention) -> Callable[[sqlite3.Connection, int], bool]:

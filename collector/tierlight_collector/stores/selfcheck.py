@@ -14,15 +14,13 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..records import HOUR_NS
 from . import sums
 from .intern import Dictionary
 from .sums import SUMS
-
-if TYPE_CHECKING:
-    from .writer import Writer
+from .writer import Writer
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,10 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from . import retention
-
-if TYPE_CHECKING:
-    from .writer import Writer
+from .writer import Writer
 
 log = logging.getLogger(__name__)
 

@@ -46,11 +46,12 @@ from . import migrations, reading, renormalising, repricing, sums
 from .backup import back_up
 from .decisions import Decisions
 from .files import DirectoryLock, ReaderPool, connect_reader, connect_writer
+from .horizons import Retention
 from .intern import SERIES_FIELDS, Dictionary
 from .outbox import OutboxTables
 from .protocol import Order
 from .recount import roll_up
-from .retention import CHUNK, Retention, compact, expire, forget_contents, shrink
+from .retention import CHUNK, compact, expire, forget_contents, shrink
 from .selfcheck import Checked, self_check
 from .space import SpaceGuard
 from .writer import Chore, Writer

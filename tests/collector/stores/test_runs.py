@@ -13,7 +13,7 @@ from collector.stores import build
 from tierlight_collector.records import Batch, RouteHints
 from tierlight_collector.stores import Store, migrations, open_store
 from tierlight_collector.stores.files import connect_writer
-from tierlight_collector.stores.retention import Retention
+from tierlight_collector.stores.horizons import Retention
 from tierlight_collector.stores.runs import RUN_BITS, Runs
 from tierlight_collector.stores.sql import SqliteStore
 
