@@ -10,9 +10,10 @@ from typing import Any, Final
 from tierlight import semconv as s
 from tierlight.pricing import canonical_provider
 from tierlight.routing.artefact import unpacked
+from tierlight.routing.declared import Route
 from tierlight.routing.embed import Embedder, Vector
 from tierlight.routing.learn import ScoredCall
-from tierlight.routing.policy import Policy, Route
+from tierlight.routing.policy import Policy
 from tierlight_collector.records import CallEvidence, ScoreEvidence
 from tierlight_collector.stores.protocol import Store
 from tierlight_dashboard.analysis.validators import ValidatorQuality, validator_qualities

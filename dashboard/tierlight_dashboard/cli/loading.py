@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tierlight.errors import ConfigurationError, PolicyError
 from tierlight.pricing import PriceBook
-from tierlight.routing.policy import Policy, Route
+from tierlight.routing.declared import Route
+from tierlight.routing.policy import Policy
 from tierlight.routing.source import load_policy
 
 from .options import fail

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from tierlight.routing.decide import AlwaysUp, Chooser, RouteRequest, decide
+from tierlight.routing.declared import Route
 from tierlight.routing.embed import Embedder
 from tierlight.routing.embed import embedder as embedder_of
 from tierlight.routing.learn import ScoredCall, dense_rows, expected_many
-from tierlight.routing.policy import Policy, Route
+from tierlight.routing.policy import Policy
 from tierlight.routing.source import PolicySource
 from tierlight.routing.training import Aim, train
 from tierlight_dashboard.analysis.offpolicy import (

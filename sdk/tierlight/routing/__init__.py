@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from .artefact import LearnedRouter
     from .asked import Routed
     from .examples import OnDeviceClassifier
-    from .providers import CallableProvider, HttpProvider, ModelRequest
+    from .providers import CallableProvider, HttpProvider
+    from .request import ModelRequest
     from .router import Router
     from .source import load_policy
     from .validators import Verdict
@@ -55,7 +56,7 @@ _LAZY = {
     "CallableProvider": "providers",
     "HttpProvider": "providers",
     "LearnedRouter": "artefact",
-    "ModelRequest": "providers",
+    "ModelRequest": "request",
     "OnDeviceClassifier": "examples",
     "Routed": "asked",
     "Router": "router",

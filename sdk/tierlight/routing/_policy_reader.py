@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import PolicyError
@@ -12,7 +12,7 @@ from ..pricing import canonical_provider
 from ..semconv import TIERS
 from ..tiers import capability_of, tier_of
 from ._table import Table
-from .policy import (
+from .declared import (
     APIS,
     CAPABILITIES,
     SCHEMA,
@@ -22,13 +22,14 @@ from .policy import (
     BreakerSettings,
     Defaults,
     Experiment,
-    Policy,
-    Read,
     Route,
     Shadow,
     Target,
     ValidatorSpec,
 )
+
+Read = Callable[[str], bytes]
+"""Gives the content of a file that a policy names."""
 
 
 class PolicyReader:
@@ -38,7 +39,8 @@ class PolicyReader:
         self._read = read
         self._is_served = is_served
 
-    def policy(self, top: Table) -> Policy:
+    def parts(self, top: Table) -> dict[str, Any]:
+        """The fields of a `Policy`."""
         schema = top.integer("schema", SCHEMA, low=1)
         if schema > SCHEMA:  # before its keys are judged by the rules of an older one
             raise PolicyError(
@@ -48,18 +50,20 @@ class PolicyReader:
         defaults = self._defaults(top.table("defaults"))
         settings = self._breaker(top.table("breaker"))
         targets = {name: self._target(name, table) for name, table in top.tables("target")}
-        policy = Policy(
-            targets=targets,
-            routes={name: self._route(name, table, targets, defaults) for name, table in top.tables("route")},
-            experiments={name: self._experiment(name, table) for name, table in top.tables("experiment")},
-            shadows={name: self._shadow(name, table) for name, table in top.tables("shadow")},
-            defaults=defaults,
-            breaker=settings,
-            currency=currency,
-            schema=schema,
-        )
+        parts: dict[str, Any] = {
+            "targets": targets,
+            "routes": {
+                name: self._route(name, table, targets, defaults) for name, table in top.tables("route")
+            },
+            "experiments": {name: self._experiment(name, table) for name, table in top.tables("experiment")},
+            "shadows": {name: self._shadow(name, table) for name, table in top.tables("shadow")},
+            "defaults": defaults,
+            "breaker": settings,
+            "currency": currency,
+            "schema": schema,
+        }
         top.finish()
-        return policy
+        return parts
 
     def _defaults(self, table: Table) -> Defaults:
         return table.finish(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from .providers import ModelRequest
+from .request import ModelRequest
 
 _ANTHROPIC_MAX_TOKENS: Final = 4096  # the API insists on a number
 Body = dict[str, Any]

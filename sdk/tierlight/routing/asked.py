@@ -23,10 +23,11 @@ from .._usage import usage_from
 from . import engine
 from .artefact import packed
 from .decide import Decision, RouteRequest
+from .declared import Route, Target
 from .embed import hashed
 from .engine import Job, Send
-from .policy import Policy, Route, Target
-from .providers import Limits, ModelRequest
+from .policy import Policy
+from .request import Limits, ModelRequest
 from .validators import Verdict
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from .policy import BreakerSettings
+from .declared import BreakerSettings
 
 log = logging.getLogger("tierlight")
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import PolicyError
 from ..semconv import TIERS
-from .policy import Policy, Route
+from .declared import Route
+from .policy import Policy
 
 if TYPE_CHECKING:
     from ..pricing import PriceBook

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Final
 
-from .policy import WORDS
+from .declared import WORDS
 
 _KEYWORDS: Final = re.compile(
     r"\b(prove|derive|explain why|step by step|compare|trade-?offs?|analy[sz]e|design|optimi[sz]e|debug|refactor|plan|strategy|root cause)\b"

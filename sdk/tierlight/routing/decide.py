@@ -11,7 +11,8 @@ from typing import Final, Protocol
 
 from ..errors import NoTarget
 from .complexity import complexity, parse_router_word, tier_for
-from .policy import WORDS, Experiment, Policy, Route, Target
+from .declared import WORDS, Experiment, Route, Target
+from .policy import Policy
 from .split import arm_of
 
 RULES_VERSION: Final = "rules-1"

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, cast
 
-from .policy import Target
+from .declared import Target
 from .providers import HttpProvider, Provider
 
 PROBE_S: Final = 0.3

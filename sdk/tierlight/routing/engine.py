@@ -20,11 +20,12 @@ from .._usage import ResponseFacts, usage_from
 from ..errors import DeadlineExceeded
 from .breaker import BreakerBoard, State
 from .decide import Decision, Draws
+from .declared import Route, Target, ValidatorSpec
 from .faults import LONGEST_RETRY_AFTER_S, Fault, fault_of
 from .latencies import Latencies
-from .policy import Policy, Route, Target, ValidatorSpec
-from .providers import Limits, ModelRequest
+from .policy import Policy
 from .reports import key_of, tell_fault, tell_success
+from .request import Limits, ModelRequest
 from .spans import end, fail, note
 from .validators import Answer, Check, Verdict, check, judge_request, judge_verdict
 

@@ -10,12 +10,12 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..errors import ConfigurationError, ProviderError, ProviderTimeout, ProviderUnreachable
 from ._wire import WIRES, Wire
-from .policy import Target
+from .declared import Target
+from .request import Limits, ModelRequest
 
 if TYPE_CHECKING:
     import httpx
@@ -47,33 +47,6 @@ _ADDRESSES: Final[Mapping[str, str]] = {
     "cohere": "https://api.cohere.com/v2",
     "ollama": "http://127.0.0.1:11434",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """What is asked of a model, whichever answers.
-
-    Args:
-        operation: chat, embeddings or rerank.
-        messages: of a chat, in OpenAI's form.
-        inputs: texts to embed, or the documents to rank.
-        query: of a rerank.
-        settings: max_tokens, temperature, tools, response_format, ...; passed on by the names of OpenAI.
-    """
-
-    operation: str = "chat"
-    messages: tuple[Mapping[str, Any], ...] = ()
-    inputs: tuple[str, ...] = ()
-    query: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds for the whole answer, and for its first token where it is streamed."""
-
-    total_s: float
-    first_token_s: float
 
 
 class Provider(Protocol):

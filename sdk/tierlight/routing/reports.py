@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .breaker import BreakerBoard
+from .declared import BreakerSettings, Target
 from .faults import Fault
-from .policy import BreakerSettings, Target
 
 
 def key_of(target: Target) -> str:

@@ -9,7 +9,8 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from ..errors import PolicyError
-from .policy import Policy, Target
+from .declared import Target
+from .policy import Policy
 
 Kind = Literal["ab", "shadow"]
 

@@ -21,12 +21,14 @@ from . import engine
 from .asked import NOTHING, Asked, Routed, achained, chained, enter_call, leave_call, note_first
 from .breaker import SHARED, BreakerBoard
 from .decide import Chooser, Decision, RouteRequest, decide, safe_decision
+from .declared import Route, Target
 from .devices import Devices
 from .engine import Reply, Send, Sleep
 from .latencies import Latencies
-from .policy import Policy, Route, Target
-from .providers import HttpProvider, ModelRequest, Provider
+from .policy import Policy
+from .providers import HttpProvider, Provider
 from .reports import key_of
+from .request import ModelRequest
 from .shadow import Shadows
 from .source import PolicySource
 from .validators import Check

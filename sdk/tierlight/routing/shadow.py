@@ -16,8 +16,9 @@ from .._guard import report
 from .._runtime import active
 from .._spec import Attributes, Request, RouteSpec, base_attributes
 from .._usage import ResponseFacts, usage_from
-from .policy import Route, Target
-from .providers import Limits, ModelRequest, Provider
+from .declared import Route, Target
+from .providers import Provider
+from .request import Limits, ModelRequest
 from .spans import note
 from .validators import Answer, Check, Verdict, check, judge_request, judge_verdict
 

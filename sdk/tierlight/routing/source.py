@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from .._guard import report
 from ..errors import ConfigurationError, PolicyError
 from .decide import Chooser
-from .policy import MAX_BYTES, Policy, Route
+from .declared import Route
+from .policy import MAX_BYTES, Policy
 
 if TYPE_CHECKING:
     import httpx

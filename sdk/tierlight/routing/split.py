@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from .policy import Experiment
+from .declared import Experiment
 
 
 def unit_share(experiment: str, unit: str) -> float:

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from ..errors import ConfigurationError
 from .artefact import LearnedRouter, Mode
+from .declared import Route
 from .learn import KNN_SHARE, RIDGE_SHARE, Estimator, ScoredCall
-from .policy import Route
 from .thresholds import fit_slopes, gap_estimates, lowest_sufficient_threshold, quantile
 
 FEW_CALLS: Final = 50

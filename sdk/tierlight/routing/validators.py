@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from .._messages import answer_messages, text_of
 from .._usage import fields, usage_from
-from .policy import ValidatorSpec
-from .providers import ModelRequest
+from .declared import ValidatorSpec
+from .request import ModelRequest
 
 _BAD_ENDINGS: Final = frozenset(
     {

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tierlight.errors import ProviderError
-from tierlight.routing.policy import Target
-from tierlight.routing.providers import Limits, ModelRequest
+from tierlight.routing.declared import Target
+from tierlight.routing.request import Limits, ModelRequest
 from tierlight.testing import FrozenClock
 
 POLICY = """

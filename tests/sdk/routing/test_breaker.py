@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tierlight.routing.breaker import Breaker, BreakerBoard, Change, log_change
-from tierlight.routing.policy import BreakerSettings
+from tierlight.routing.declared import BreakerSettings
 
 SETTINGS = BreakerSettings(
     window_s=60, min_requests=10, failure_rate=0.5, consecutive=5, cooldown_s=30, cooldown_max_s=100

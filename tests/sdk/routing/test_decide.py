@@ -21,7 +21,8 @@ from tierlight.routing.decide import (
     decide,
     safe_decision,
 )
-from tierlight.routing.policy import Arm, Experiment, Policy
+from tierlight.routing.declared import Arm, Experiment
+from tierlight.routing.policy import Policy
 from tierlight.routing.split import arm_of, unit_share
 
 TARGETS = """

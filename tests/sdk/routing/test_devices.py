@@ -15,8 +15,8 @@ from sdk.routing.fakes import POLICY, Scripted, reply
 from sdk.routing.test_router import captured, span_around
 from tierlight.routing import HttpProvider, Policy, Router
 from tierlight.routing.breaker import BreakerBoard
+from tierlight.routing.declared import Target
 from tierlight.routing.devices import EVERY_S, PROBE_S, Devices
-from tierlight.routing.policy import Target
 
 
 @dataclass

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sdk.routing.fakes import POLICY
 from tierlight.errors import PolicyError
-from tierlight.routing.policy import Arm, Policy
+from tierlight.routing.declared import Arm
+from tierlight.routing.policy import Policy
 from tierlight.routing.revise import begun, ended, undone
 
 COMMENTED = POLICY + "# the end, with a thought\n"
