@@ -309,17 +309,15 @@ def _greedy(
     match route.strategy:
         case "complexity":
             score = complexity(request.text)
-            tier = tier_for(score, route.bounds)
-            target = _by_tier(route, tier)
+            target = _by_tier(route, tier_for(score, route.bounds))
             bound = route.bounds[0] if score < route.bounds[0] else route.bounds[1]
             return Choice(target, "complexity", dict.fromkeys(route.candidates, score), bound)
         case "router_model":
             if not request.router_word:
                 return Choice(route.default, "router_timeout")
             word = parse_router_word(request.router_word)
-            target = _by_tier(
-                route, dict(zip(WORDS, ("small", "mid", "flagship"), strict=True))[word or "moderate"]
-            )
+            tiers = dict(zip(WORDS, ("small", "mid", "flagship"), strict=True))
+            target = _by_tier(route, tiers[word or "moderate"])
             return Choice(target, "router_model" if word else "router_unparsed")
         case "cascade":
             return Choice(eligible[0], "cascade_first")
