@@ -68,7 +68,7 @@ def watch(pipeline: _Pipeline) -> None:
         atexit.register(_shut_down_all)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
-                before=imports.before_fork,
+                before=_before_fork,
                 after_in_parent=imports.after_fork,
                 after_in_child=_start_all_afresh,
             )
@@ -81,7 +81,14 @@ def watch_worker() -> None:
     Called when the export thread starts, since a child clears the finalizers it was born with.
     """
     _watch_child_of_multiprocessing()
-    # Sent in a worker of Celery's prefork pool that ends, recycled (`max_tasks_per_child`) or shut down.
+    _watch_workers_of_celery()
+
+
+def _watch_workers_of_celery() -> None:
+    """Its signal comes in a worker of the prefork pool that ends, recycled (`max_tasks_per_child`) or shut down.
+
+    Connected before a fork as well: a worker may end before its export thread has run for the first time.
+    """
     ending = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
     if ending is not None:
         ending.connect(_end_worker, weak=False, dispatch_uid="tierlight")
@@ -89,6 +96,11 @@ def watch_worker() -> None:
 
 def _end_worker(**_: object) -> None:
     _shut_down_all()
+
+
+def _before_fork() -> None:
+    _watch_workers_of_celery()
+    imports.before_fork()
 
 
 def _watch_child_of_multiprocessing() -> None:

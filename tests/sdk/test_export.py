@@ -580,8 +580,6 @@ def test_a_worker_of_celery_sends_what_is_queued_when_it_ends(
     child = os.fork()
     if child == 0:
         sink.offer(record)
-        while not ending:
-            time.sleep(0.001)
         ending[0](sender="worker", pid=os.getpid(), exitcode=0)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
