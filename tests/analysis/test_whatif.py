@@ -66,3 +66,24 @@ def test_a_price_change_splits_by_input_and_output() -> None:
     assert price_change([REPLY, INTENT], "p", "big", 2.0, 1.0, price) == (
         ("reply", 450_000_000, 50_000 * 6_000 + 20_000 * 15_000),
     )
+
+
+def test_refused_answers_are_paid_for_twice() -> None:
+    choice = Choice("p", "mini", accepted=0.75)
+    line = what_if([REPLY], ("p", "big"), {"reply": choice}, price).lines[0]
+    cheap = 50_000 * 250 + 20_000 * 2_000
+    assert line.proposed.cost_nusd == cheap + REPLY.cost_nusd // 4
+    assert "75 % accepted" in line.proposed.note
+
+
+def test_the_range_of_a_saving_is_as_wide_as_other_models_are_wordy() -> None:
+    worlds = what_if([REPLY], ("p", "big"), {"reply": Choice("p", "mini")}, price)
+    low, high = worlds.saving_range
+    assert low == REPLY.cost_nusd - (50_000 * 250 + 32_000 * 2_000)
+    assert high == REPLY.cost_nusd - (50_000 * 250 + 14_000 * 2_000)
+    measured = Choice("p", "mini", saving_per_call=1_000_000.0, pairs=400, saving_high_per_call=2_000_000.0)
+    assert what_if([REPLY], ("p", "big"), {"reply": measured}, price).saving_range == (
+        100_000_000,
+        200_000_000,
+    )
+    assert what_if([REPLY], ("p", "big"), {}, price).saving_range == (0, 0)

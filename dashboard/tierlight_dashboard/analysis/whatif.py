@@ -8,13 +8,15 @@ marked "estimated"; only a measured comparison on the same requests is "measured
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from tierlight.pricing import Cost, PriceBook, Usage
 from tierlight_collector.decisions import Recommendation
 from tierlight_collector.records import Rollup
+
+from .recommend import OUTPUT_RATIO_HIGH, OUTPUT_RATIO_LOW
 
 Basis = Literal["measured", "estimated", "unknown"]
 
@@ -39,12 +41,17 @@ class RouteUse:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The model proposed for a route; `saving_per_call` in nano-dollars and `pairs` when it was measured."""
+    """The model proposed for a route; `saving_per_call` (its lower end) in nano-dollars and `pairs` when it was measured.
+
+    With `accepted` the model is asked first and that share of its answers is used; today's models answer the rest.
+    """
 
     provider: str
     model: str
     saving_per_call: float | None = None
     pairs: int = 0
+    saving_high_per_call: float | None = None
+    accepted: float = 1.0
 
 
 # (provider, model, the use whose tokens are priced) -> nano-dollars for all of its known tokens, None = no price
@@ -53,11 +60,13 @@ Pricer = Callable[[str, str, RouteUse], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cost with what it rests on; None = not to be known."""
+    """One cost with what it rests on; None = not to be known. `low` and `high` bound it where it was worked out."""
 
     cost_nusd: int | None
     basis: Basis
     note: str = ""
+    low_nusd: int | None = None
+    high_nusd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,18 @@ class WhatIf:
             for line in self.lines
         )
 
+    @property
+    def saving_range(self) -> tuple[int, int]:
+        """Least and most that the proposal saves: ends add up, as if all routes erred to the same side."""
+        low = high = 0
+        for line in self.lines:
+            today, proposed = line.today.cost_nusd, line.proposed
+            if not line.proposed_model or today is None or proposed.cost_nusd is None:
+                continue
+            low += today - (proposed.cost_nusd if proposed.high_nusd is None else proposed.high_nusd)
+            high += today - (proposed.cost_nusd if proposed.low_nusd is None else proposed.low_nusd)
+        return low, high
+
     def saving_on(self, basis: Basis) -> int:
         """Nano-dollars of the proposed saving that rest on this basis."""
         return sum(
@@ -114,7 +135,9 @@ class WhatIf:
     @property
     def unknown_routes(self) -> tuple[str, ...]:
         """Routes whose proposal cannot be priced."""
-        return tuple(line.route for line in self.lines if line.proposed.basis == "unknown")
+        return tuple(
+            line.route for line in self.lines if line.proposed_model and line.proposed.basis == "unknown"
+        )
 
 
 def uses_of(rollups: Sequence[Rollup]) -> list[RouteUse]:
@@ -182,7 +205,9 @@ def proposal(advice: Recommendation, rollups: Sequence[Rollup]) -> Choice:
     if advice.rung in ("shadow", "ab") and advice.card is not None:
         per_call = advice.card["figures"]["saving_low_nusd"]
         if per_call is not None:
-            return Choice(provider, advice.candidate_model, per_call, advice.pairs)
+            low, high = advice.saving_low_nusd, advice.saving_high_nusd
+            most = per_call * high / low if low and high and low > 0 else None
+            return Choice(provider, advice.candidate_model, per_call, advice.pairs, most)
     return Choice(provider, advice.candidate_model)
 
 
@@ -225,7 +250,7 @@ def price_change(
     for use in uses:
         if (use.provider, use.model) != (provider, model):
             continue
-        only_input = price(provider, model, _part(use, output_tokens=0))
+        only_input = price(provider, model, replace(use, output_tokens=0))
         whole = price(provider, model, use)
         if only_input is None or whole is None:
             continue
@@ -255,39 +280,42 @@ def _line(
     proposed, model = today, ""
     if choice is not None:
         model = choice.model
-        if choice.saving_per_call is not None and today.cost_nusd is not None:
+        if choice.saving_per_call is not None and today.cost_nusd is not None and choice.accepted >= 1:
             saved = round(choice.saving_per_call * (calls - unpriced))
-            proposed = Cell(max(0, cost - saved), "measured", f"n = {choice.pairs:,} pairs")
+            most = round((choice.saving_high_per_call or choice.saving_per_call) * (calls - unpriced))
+            left = max(0, cost - saved)
+            proposed = Cell(left, "measured", f"n = {choice.pairs:,} pairs", max(0, cost - most), left)
         else:
-            proposed = _recost(rows, choice.provider, choice.model, price)
+            proposed = _proposed(rows, choice, today, price)
     return Line(route, calls, baseline, today, proposed, model)
 
 
-def _recost(rows: Sequence[RouteUse], provider: str, model: str, price: Pricer) -> Cell:
+def _proposed(rows: Sequence[RouteUse], choice: Choice, today: Cell, price: Pricer) -> Cell:
+    """An estimate with the range that a wordier or terser model spans; refused first tries are paid for twice."""
+    likely, terse, wordy = (
+        _recost(rows, choice.provider, choice.model, price, ratio)
+        for ratio in (1.0, OUTPUT_RATIO_LOW, OUTPUT_RATIO_HIGH)
+    )
+    if likely.cost_nusd is None or today.cost_nusd is None:
+        return likely if likely.cost_nusd is None else Cell(None, "unknown", today.note)
+    again = round((1 - choice.accepted) * today.cost_nusd)
+    note = likely.note
+    if choice.accepted < 1:
+        note += f", {choice.accepted * 100:.0f} % accepted, the rest asked again as today"
+    low, high = ((each.cost_nusd or 0) + again for each in (terse, wordy))
+    return Cell(likely.cost_nusd + again, likely.basis, note, low, high)
+
+
+def _recost(
+    rows: Sequence[RouteUse], provider: str, model: str, price: Pricer, output_ratio: float = 1.0
+) -> Cell:
     total = 0
     for row in rows:
         if row.calls == row.tokens_unknown:
             return Cell(None, "unknown", "no call has known tokens")
-        part = price(provider, model, row)
+        part = price(provider, model, replace(row, output_tokens=round(row.output_tokens * output_ratio)))
         if part is None:
             return Cell(None, "unknown", f"{model} has no price")
         # calls with unknown tokens are taken to be like the others
         total += round(part * row.calls / (row.calls - row.tokens_unknown))
     return Cell(total, "estimated", "same tokens at list price")
-
-
-def _part(use: RouteUse, *, output_tokens: int) -> RouteUse:
-    return RouteUse(
-        use.route,
-        use.provider,
-        use.model,
-        use.tier,
-        use.calls,
-        use.tokens_unknown,
-        use.unpriced,
-        use.cost_nusd,
-        use.input_tokens,
-        use.cached_input_tokens,
-        use.cache_write_input_tokens,
-        output_tokens,
-    )
