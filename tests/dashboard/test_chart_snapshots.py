@@ -39,6 +39,7 @@ EFFECTS = [
 DRAWN = {
     "stacked": charts.stacked(COLUMNS, LAYERS, fmt.count, label="Spend", marks=MARKS),
     "stacked-share": charts.stacked(COLUMNS, LAYERS, fmt.percent, label="Share", share=True, height=120),
+    "stacked-empty": charts.stacked(COLUMNS, [charts.Layer("small", "t-small", [None] * 5)], fmt.count, label="Nothing"),
     "line": charts.line(COLUMNS, [QUALITY, charts.Line("p50", [0.5, 0.5, 0.6, None, 0.5])], fmt.percent, label="Quality", floor=0.88,
                         floor_label="floor 88%", expected=(0.85, 0.95), marks=MARKS, from_zero=False, most=1.0),
     "line-empty": charts.line(COLUMNS, [charts.Line("v", [None] * 5)], fmt.percent, label="Nothing"),

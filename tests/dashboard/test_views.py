@@ -177,11 +177,40 @@ def test_a_call_without_text_says_so_and_how_to_change_it(month: Browser) -> Non
     raise AssertionError("the seed holds calls without text")
 
 
-def test_reading_captured_text_is_logged_without_the_text(month: Browser) -> None:
-    month.text(CALL)
+def test_captured_text_is_shown_on_request_and_leaves_an_entry_without_the_text(month: Browser) -> None:
+    before = len(month.store.audit(1000))
+    for path in (CALL, f"{CALL}?tab=raw", f"/traces/{CALL.split('/')[2]}"):
+        page = element(month.text(path), "detail")
+        assert '<pre class="text">' not in page
+    assert "characters" in element(month.text(CALL), "detail"), "how much there is"
+    assert len(month.store.audit(1000)) == before, "looking at a call reads no text"
+    answer = month.post(f"{CALL}/reveal")
+    assert answer.status_code == 200
+    assert '<pre class="text">' in answer.text
+    assert "HX-Replace-Url" not in answer.headers
     entry = month.store.audit(1)[0]
-    assert entry.action == "read content"
+    assert (entry.action, entry.subject) == ("read content", CALL.removeprefix("/calls/"))
     assert seed.SENTINEL not in f"{entry.subject}{entry.detail}"
+    assert month.get(f"{CALL}/reveal").status_code == 405
+
+
+def test_captured_text_is_had_whole_as_a_file(month: Browser) -> None:
+    answer = month.post(f"{CALL}/text")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["content-disposition"] == 'attachment; filename="call-eeeeeeee-eeeeeeee.txt"'
+    assert seed.HOSTILE_TEXTS[0] in answer.text
+    assert month.store.audit(1)[0].action == "download content"
+
+
+@pytest.mark.parametrize("what", ["reveal", "text"])
+def test_a_page_elsewhere_cannot_read_captured_text(month: Browser, what: str) -> None:
+    before = len(month.store.audit(1000))
+    assert month.ask("POST", f"{CALL}/{what}", data={}).status_code == 403
+    foreign = {"Origin": "http://evil.example"}
+    token = month.token()
+    answer = month.ask("POST", f"{CALL}/{what}", headers=foreign, data={"csrf": token})
+    assert answer.status_code == 403
+    assert len(month.store.audit(1000)) == before
 
 
 @pytest.mark.parametrize("path", ["/calls/x/y", f"/traces/{'0' * 31}", f"/traces/{'0' * 32}", "/routes/nope", "/docs/nope", "/static/app.css", "/static/..%2f..%2fapp.py", "/chart/route-x.svg?route=a", "/experiments/nope"])  # fmt: skip
@@ -272,3 +301,32 @@ def test_what_if_tells_measured_from_estimated(month: Browser) -> None:
 def test_metrics_and_api_are_served_beside_the_pages(month: Browser) -> None:
     assert month.get("/health").status_code == 200
     assert month.get("/api/v1/routes").json()
+
+
+def test_an_empty_range_says_so_and_where_the_data_is(month: Browser) -> None:
+    page = month.text("/?from=2026-08-01&to=2026-08-05")
+    assert re.search(r"no call in this range; the newest came \d+ \w+ ago", page)
+    assert "Show 90 days" in page
+    assert "No route was called in this range." in page
+    assert "nothing in this range" in page
+    assert "no priced flagship" not in page
+
+
+def test_both_savings_have_their_range(month: Browser) -> None:
+    text = re.sub(r"<[^>]+>", "", month.text("/?range=30d"))
+    saved = re.search(r"Saved against all on [\w-]+\s+\$([\d.]+)\s+likely \$([\d.]+) to \$([\d.]+)", text)
+    assert saved
+    likely, low, high = map(float, saved.groups())
+    assert low < likely < high
+    assert re.search(r"Available to save\s+\$9\.10 / month at least\s+likely \$10\.40, up to \$12\.00", text)
+
+
+def test_traffic_that_stopped_is_named(month: Browser) -> None:
+    assert "as of 09:00:00 · " in re.sub(r"<[^>]+>", "", month.text("/"))
+    stopped = looked_at(month, seed.NOW_NS + seed.DAY_NS)
+    assert "no call for 1 d while more are expected, newest" in re.sub(r"<[^>]+>", "", stopped.text("/"))
+
+
+def looked_at(month: Browser, now_ns: int) -> Browser:
+    """The same store, looked at at another moment."""
+    return type(month)(month.store, clock=lambda: now_ns)

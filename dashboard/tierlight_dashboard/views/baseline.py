@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tierlight.pricing import Cost, Usage
 from tierlight_collector.records import Rollup
 
+from ..analysis.recommend import OUTPUT_RATIO_HIGH, OUTPUT_RATIO_LOW
 from ..analysis.spend import Realised, realised
 from ..analysis.whatif import baseline
 from .site import Site
@@ -20,20 +22,35 @@ def baseline_of(site: Site, parts: Sequence[Rollup]) -> tuple[str, str] | None:
     return baseline(parts, site.preferences().baseline_model)
 
 
-def saved(site: Site, parts: Sequence[Rollup], at_ns: int) -> Realised | None:
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What was saved against the baseline, and the range that a terser or wordier baseline spans."""
+
+    likely: Realised
+    low_nusd: int
+    high_nusd: int
+
+
+def saved(site: Site, parts: Sequence[Rollup], at_ns: int) -> Saved | None:
     """What was saved against sending every comparable call to the baseline; None without a priced baseline."""
     found = baseline_of(site, parts)
     if found is None:
         return None
     provider, model = found
 
-    def price(input_tokens: float, cached: float, output_tokens: float) -> float | None:
-        usage = Usage(
-            input_tokens=round(input_tokens),
-            cached_input_tokens=round(cached),
-            output_tokens=round(output_tokens),
-        )
-        cost = site.book.price(usage, provider, model, at_ns)
-        return float(cost.nusd) if isinstance(cost, Cost) else None
+    def against(output_ratio: float) -> Realised | None:
+        def price(input_tokens: float, cached: float, output_tokens: float) -> float | None:
+            usage = Usage(
+                input_tokens=round(input_tokens),
+                cached_input_tokens=round(cached),
+                output_tokens=round(output_tokens * output_ratio),
+            )
+            cost = site.book.price(usage, provider, model, at_ns)
+            return float(cost.nusd) if isinstance(cost, Cost) else None
 
-    return realised(((part.key[3], part) for part in parts), model, price)
+        return realised(((part.key[3], part) for part in parts), model, price)
+
+    likely, low, high = (against(ratio) for ratio in (1.0, OUTPUT_RATIO_LOW, OUTPUT_RATIO_HIGH))
+    if likely is None or low is None or high is None:
+        return None
+    return Saved(likely, low.saved_nusd, high.saved_nusd)

@@ -259,6 +259,11 @@ def stacked(
     """Stacked columns of `layers` (bottom-up); with `share` each column is drawn as 100 %."""
     n = len(columns)
     totals = [sum(layer.values[i] or 0 for layer in layers) for i in range(n)]
+    if not any(totals):
+        text = (
+            f'<text class="axis" x="50%" y="{height // 2}" text-anchor="middle">nothing in this range</text>'
+        )
+        return Chart("", text, height, label)
     lines = [0.0, 0.25, 0.5, 0.75, 1.0] if share else ticks(0, max(totals, default=0) or 1)
     y = _scale(lines[0], lines[-1], height)
     gutter, grid = _frame(lines, y, show)

@@ -12,9 +12,9 @@ from tierlight_collector.decisions import Alert, Recommendation
 from tierlight_collector.records import Rollup
 from tierlight_collector.rollup import percentile
 
-from ..analysis.spend import Forecast, Realised, forecast
+from ..analysis.spend import Forecast, forecast
 from . import charts, fmt, markers
-from .baseline import saved
+from .baseline import Saved, saved
 from .buckets import Buckets, buckets
 from .routetable import RouteRow, daily_costs, rate, route_rows, total
 from .shell import Formats
@@ -30,7 +30,7 @@ class Kpis:
     sums: Rollup
     before: Rollup | None  # None: the data does not reach that far back
     forecast: Forecast | None
-    saved: Realised | None
+    saved: Saved | None
     ready: tuple[Recommendation, ...]
     waiting: int  # proposals that need data
     p95: float | None
@@ -66,7 +66,7 @@ class Overview:
     def _asked(self) -> str:
         """All of the address that a panel's figures and their words depend on."""
         state = self.state
-        return f"{self.site.span(state.window)} {state.where()} {state.zone_name} {state.get('spend')} {self.f.currency}"
+        return f"{self.site.span(state.window)} {state.where()} {state.zone_name} {state.get('spend')} {state.get('compare')} {self.f.currency}"
 
     @cached_property
     def _parts(self) -> list[Rollup]:
@@ -181,12 +181,21 @@ class Overview:
     def _axis_money(self, nusd: float) -> str:
         return self.f.money(nusd).removesuffix(".00")
 
+    @property
+    def compares(self) -> bool:
+        """Whether each route's figures stand beside their change against the period before."""
+        return self.state.get("compare") == "prev" and self.site.reaches_back(self.state)
+
     @cached_property
     def routes(self) -> Panel[list[RouteRow]]:
         return self.site.panel(lambda: self.site.recent(f"rows {self._asked}", self._routes))
 
     def _routes(self) -> list[RouteRow]:
-        return route_rows(self._parts, self.site.preferences(), self.site.open_alerts(), self.advice)
+        before = None
+        if self.compares:
+            earlier = self.site.rollups(self.state.previous, ("route",), self.state.where())
+            before = {part.key[0]: part for part in earlier}
+        return route_rows(self._parts, self.site.preferences(), self.site.open_alerts(), self.advice, before)
 
     @cached_property
     def sparks(self) -> dict[str, list[float | None]]:
