@@ -17,6 +17,10 @@ MAX_CROWD: Final = 50
 
 # The flag of a span that is a call only as long as no call is known below it.
 WEAK: Final = "weak_role"
+# The flag of a record that tells, after a stream has ended, what came of the call that began it.
+STREAM_REPORT: Final = "stream_report"
+# The flag of a call as the one who answered it saw it: the model server or the provider's own platform.
+SERVER_SIDE: Final = "server_side"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 from tierlight import semconv
 
 from ..records import CallFailure, EventRecord, LogRecord, SpanRecord
-from .coerce import text_of, tokens_of
+from .coerce import flag_of, text_of, tokens_of
 from .values import Values
 
 # Raised before anything was sent: the caller's own mistake, no call to any provider.
@@ -20,7 +20,13 @@ NOT_SENT_TYPES: Final = frozenset(
 
 MAX_ERROR_TYPE: Final = 200
 
-_STATUS: Final = re.compile(r"(?:[Ee]rror code|status_code|status code|HTTP(?: status)?)\W{0,3}\s*(\d{3})\b")
+_STATUS: Final = re.compile(
+    r"(?:[Ee]rror code|status_code|status code|HTTP(?: status)?)\W{0,3}\s*(\d{3})\b|^\s*([45]\d\d)(?=$|:? [A-Z{])"
+)
+# Names of errors in a message: `google.api_core.exceptions.ResourceExhausted`, `RESOURCE_EXHAUSTED`.
+_NAMED: Final = re.compile(
+    r"\b(?:[A-Z][A-Za-z]{2,40}(?:Error|Exception|Timeout|Exhausted)|[A-Z]{3,20}(?:_[A-Z]{2,20}){1,3})\b"
+)
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 _BY_STATUS: Final = {
@@ -90,8 +96,17 @@ def status_in(text: str) -> int | None:
     found = _STATUS.search(text[:500]) if text else None
     if not found:
         return None
-    status = int(found[1])
+    status = int(found[1] or found[2])
     return status if 100 <= status <= 599 else None
+
+
+def word_in(text: str) -> str:
+    """The first word of a message that names a known kind of error, "" where none does; only its beginning is read."""
+    for named in _NAMED.findall(text[:500]) if text else ():
+        word = named.lower() if "_" in named else error_word(named)
+        if error_class(word, None) != "unknown":
+            return word
+    return ""
 
 
 @lru_cache(maxsize=4096)
@@ -133,7 +148,7 @@ def outline(message: str) -> str:
 
 def failure_of(values: Values, span: SpanRecord) -> tuple[str, str, int | None]:
     """Error type as sent ("" = none), its class, and the HTTP status, also of a call that went well."""
-    status = tokens_of(values["http_status"]) if "http_status" in values else None
+    status = tokens_of(values.get("http_status", values.get("bare_status")))
     if status is not None and not 100 <= status <= 599:
         status = None
     said = values.get("error_type")
@@ -142,6 +157,7 @@ def failure_of(values: Values, span: SpanRecord) -> tuple[str, str, int | None]:
         or said is not None
         or (status is not None and status >= 400)
         or values.get("lf_level") == "ERROR"
+        or ("success" in values and flag_of(values["success"]) is False)
     )
     kind = message = ""
     if span.events:
@@ -174,6 +190,11 @@ def failure_of(values: Values, span: SpanRecord) -> tuple[str, str, int | None]:
         word = word or error_word(error_type)
         error_type = error_type or (str(status) if status is not None else "error")
     klass = error_class(word, status)
+    if klass == "unknown":
+        named = text_of(values.get("error_word")) or word_in(span.status_message) or word_in(message)
+        if named:  # "ClientError", "RetryError" say nothing; what they wrap does
+            values.findings["error_word"] = named
+            klass = error_class(named, None)
     if klass == "unknown" and word in NOT_SENT_TYPES:
         klass = "not_sent"
     return error_type[:MAX_ERROR_TYPE], klass, status

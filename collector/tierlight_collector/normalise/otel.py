@@ -11,8 +11,8 @@ from tierlight import semconv
 
 SOURCES: Final = {
     "operation": (semconv.GEN_AI_OPERATION_NAME,),
-    "provider": (semconv.GEN_AI_PROVIDER_NAME, semconv.GEN_AI_SYSTEM),
-    "request_model": (semconv.GEN_AI_REQUEST_MODEL,),
+    "provider": (semconv.GEN_AI_PROVIDER_NAME, semconv.GEN_AI_SYSTEM, "gen_ai.model.provider"),
+    "request_model": (semconv.GEN_AI_REQUEST_MODEL, "gen_ai.model_name"),
     "response_model": (semconv.GEN_AI_RESPONSE_MODEL,),
     "response_id": (semconv.GEN_AI_RESPONSE_ID,),
     "finish": (
@@ -45,6 +45,8 @@ SOURCES: Final = {
         "gen_ai.usage.cache_read_tokens",
         "gen_ai.usage.cached_tokens",
         "gen_ai.usage.input_tokens.cached",
+        "gen_ai.usage.prompt_tokens_details.cached_tokens",
+        "gen_ai.usage.cached_input_tokens",
         "gen_ai.usage.details.cache_read_tokens",
         "gen_ai.usage.details.cache_read_input_tokens",
         "gen_ai.usage.details.cached_tokens",
@@ -66,6 +68,7 @@ SOURCES: Final = {
         semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
         "gen_ai.usage.reasoning_tokens",
         "gen_ai.usage.output_tokens.reasoning",
+        "gen_ai.usage.completion_tokens_details.reasoning_tokens",
         "llm.usage.reasoning_tokens",
         "gen_ai.usage.details.reasoning_tokens",
         "gen_ai.usage.details.thoughts_tokens",
@@ -77,6 +80,8 @@ SOURCES: Final = {
         "gen_ai.client.operation.time_to_first_chunk",
         "gen_ai.response.time_to_first_token",
         "gen_ai.server.time_to_first_token",
+        "gen_ai.server.ttft",
+        "gen_ai.latency.time_to_first_token",
     ),
     "session": (semconv.GEN_AI_CONVERSATION_ID, "session.id"),
     "user": (semconv.USER_ID, "gen_ai.user", "gen_ai.request.user", "llm.user", "enduser.id"),
@@ -95,6 +100,15 @@ SOURCES: Final = {
     "http_status": (semconv.HTTP_RESPONSE_STATUS_CODE, "http.status_code", "error.code"),
     "error_type": (semconv.ERROR_TYPE,),
     "request_type": ("llm.request.type",),
-    "wire_cost": ("gen_ai.usage.cost", "operation.cost", "llm.cost.total"),
+    "wire_cost": (
+        "gen_ai.usage.cost",
+        "gen_ai.usage.total_cost",
+        "gen_ai.client.estimated_cost",
+        "operation.cost",
+        "llm.cost.total",
+    ),
+    "usage_raw": ("gen_ai.usage.raw",),
+    "usage_details_in": ("gen_ai.usage.input_token_details",),
+    "usage_details_out": ("gen_ai.usage.output_token_details",),
     "env": (semconv.DEPLOYMENT_ENVIRONMENT_NAME, "deployment.environment"),
 }

@@ -36,4 +36,9 @@ SOURCES: Final = {
     "finish": ("tierlight.found.finish",),
     "stream": ("tierlight.found.stream",),
     "http_status": ("tierlight.found.http_status",),
+    "error_word": ("tierlight.found.error_word",),
+    "input": ("tierlight.found.input",),
+    "output": ("tierlight.found.output",),
+    "cached": ("tierlight.found.cached",),
+    "reasoning": ("tierlight.found.reasoning",),
 }

@@ -17,6 +17,7 @@ from ..drafts import maker
 from ..records import Operation, Purpose, Role, RouteHints, SpanRecord
 from . import langfuse, litellm, mlflow, openinference, platforms
 from .coerce import first_text, flag_of, mapping_of, text_of, tokens_of
+from .facts import SERVER_SIDE, STREAM_REPORT
 from .failures import failure_of
 from .providers import identify
 from .roles import operation_of, role_of
@@ -25,6 +26,7 @@ from .tiering import tier_of
 from .values import Plan, Values
 
 MAX_TEXT: Final = 200  # characters of an id, a name, an error type
+_SERVER: Final = 2  # OTLP's span kind
 
 _make_hints: Final = maker(RouteHints)
 
@@ -48,6 +50,7 @@ _FINISH: Final = {
         "filter",
     ),
 }
+_NO_MODELS: Final = frozenset({"none", "null", "unknown", "n/a", "undefined"})
 _PLAIN_SERVICE_TIERS: Final = frozenset({"default", "standard", "auto", "scale"})
 
 
@@ -187,6 +190,11 @@ def profile_of(values: Values, span: SpanRecord) -> Profile:
     flags: tuple[str, ...] = ("weak_role",) if reading.weak else ()
     if identity.is_suspect:
         flags = (*flags, "provider_suspect")
+    if values.get("logfire_type") == "log":
+        flags = (*flags, STREAM_REPORT)
+        scope += ".stream"  # beside the call's own, so that the two are looked at together
+    if span.kind == _SERVER:
+        flags = (*flags, SERVER_SIDE)
     dialect = values.plan.dialect or _dialect(values, scope)
     is_own = dialect == "tierlight"
     own = get if is_own else _nothing
@@ -241,8 +249,7 @@ def _refine(values: Values, span: SpanRecord) -> None:
         mlflow.refine(values)
     elif "litellm_call" in values or "litellm_usage" in values:
         litellm.refine(values)
-    if "langwatch_metrics" in values:
-        platforms.refine(values)
+    platforms.refine(values)
     if "metadata" in values:
         metadata = mapping_of(values["metadata"])
         values.fill("provider", text_of(metadata.get("ls_provider")))
@@ -257,6 +264,8 @@ def _hints(values: Values, span: SpanRecord, role: str) -> RouteHints:
     rules = values.plan.rules
     declared = _route_text(values.get("route"), rules)
     dialect = _route_text(values.get("dialect_route"), rules)
+    if not dialect and values.get("genkit_type") == "flow":
+        dialect = _route_text(values.get("genkit_name"), rules)
     if not dialect and role == "call" and values.plan.dialect:
         if "lf_type" in values:
             dialect = _route_text(langfuse.span_route(span.name), rules)
@@ -268,7 +277,7 @@ def _hints(values: Values, span: SpanRecord, role: str) -> RouteHints:
     name = ""
     if role != "call":
         if "http_method" in values or "http_route" in values:
-            if span.kind == 2:  # SERVER: the application's own entry
+            if span.kind == _SERVER:  # the application's own entry
                 name = rules.name(
                     http_route_name((text_of(values.get("http_route")) or span.name)[:MAX_TEXT])
                 )
@@ -303,9 +312,9 @@ def _service_tier(value: object) -> str:
 
 def _models(values: Values, failed: bool, named: str) -> tuple[str, str]:
     """Model asked for and model that answered; names that mean either are sorted by whether an answer came."""
-    request = text_of(values["request_model"]) if "request_model" in values else ""
-    response = text_of(values["response_model"]) if "response_model" in values else ""
-    either = text_of(values["any_model"]) if "any_model" in values else ""
+    request = _model(values["request_model"]) if "request_model" in values else ""
+    response = _model(values["response_model"]) if "response_model" in values else ""
+    either = _model(values["any_model"]) if "any_model" in values else ""
     if either and not failed:
         response = response or either
     if not request:
@@ -314,6 +323,12 @@ def _models(values: Values, failed: bool, named: str) -> tuple[str, str]:
         elif "litellm_model" in values:
             request = text_of(values["litellm_model"])
     return (request or named)[:MAX_TEXT], response[:MAX_TEXT]
+
+
+def _model(value: object) -> str:
+    """The model's name; "" where a word stands for none."""
+    name = text_of(value)
+    return "" if name.lower() in _NO_MODELS else name
 
 
 def _host(values: Values) -> str:

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from ..records import CallRecord, NormalisedSpan
-from .facts import CLOCK_SLACK_NS, RESPONSE_WINDOW_NS, SpanFacts, SpanKey
+from .facts import CLOCK_SLACK_NS, RESPONSE_WINDOW_NS, SERVER_SIDE, SpanFacts, SpanKey
 from .routes import ROUTE_ORDER, RouteSource, unrouted
 from .scopes import is_native_scope
 from .tiering import tier_of
@@ -75,7 +75,7 @@ def facts_of(span: NormalisedSpan) -> SpanFacts:
         record.span_id,
         record.parent_span_id,
         span.role,
-        record.scope,
+        span.call.scope if span.call is not None else record.scope,
         span.hints,
         span.call,
     )
@@ -178,6 +178,7 @@ def _rank(fact: SpanFacts, call: CallRecord, is_outer: bool) -> tuple[object, ..
     """Higher counts before lower; the key itself breaks the last tie."""
     is_ours = call.dialect == "tierlight"
     return (
+        SERVER_SIDE not in call.flags,  # the caller waited longer, and knows whom it asked
         is_ours and call.cost_source in ("caller", "provider"),
         is_native_scope(fact.scope),
         is_ours and call.usage_source == "provider",

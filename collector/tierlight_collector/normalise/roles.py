@@ -17,26 +17,47 @@ OPERATIONS: Final[dict[str, Operation]] = {
             "chat",
             "generate_content",
             "completion",
+            "completions",
             "acompletion",
             "responses",
             "aresponses",
             "response",
+            "responses.create",
+            "response.create",
+            "chat.completion",
             "chat.completions",
+            "chat.completions.create",
+            "chat.streaming_completions",
+            "chat.stream",
+            "chat_stream",
+            "streaming_chat",
             "chat_completion",
             "chat_completions",
             "message",
             "messages",
+            "messages.create",
             "anthropic_messages",
             "converse",
             "converse_stream",
             "stream",
             "generate",
+            "generate_text",
+            "text_generation",
+            "generate_content_stream",
+            "stream_generate_content",
+            "inference",
+            "llm",
+            "llm_call",
+            "call_llm",
         ),
         "chat",
     ),
-    **dict.fromkeys(("text_completion", "text.completions", "text_completions", "atext_completion"), "text_completion"),
-    **dict.fromkeys(("embeddings", "embedding", "aembedding", "embed", "embed_content"), "embeddings"),
-    **dict.fromkeys(("rerank", "arerank", "reranker"), "rerank"),
+    **dict.fromkeys(
+        ("text_completion", "text.completions", "text.streaming_completions", "text_completions", "atext_completion"),
+        "text_completion",
+    ),
+    **dict.fromkeys(("embeddings", "embedding", "aembedding", "embed", "embed_content", "embeddings.create"), "embeddings"),
+    **dict.fromkeys(("rerank", "arerank", "reranker", "reranking"), "rerank"),
     **dict.fromkeys(("image", "image_generation", "aimage_generation", "generate_image"), "image"),
     **dict.fromkeys(
         ("audio", "transcription", "atranscription", "speech", "aspeech", "text_to_speech"), "audio"
@@ -48,6 +69,10 @@ _NO_CALLS: Final[dict[str, Role]] = {
     "invoke_workflow": "aggregate",
     "execute_tool": "tool",
     "plan": "aggregate",
+    "orchestrate_tools": "aggregate",
+    "agent_call": "aggregate",
+    "schedule_tool_calls": "aggregate",
+    "user_prompt": "aggregate",
     "retrieval": "other",
     "retrieve": "other",
     "framework": "aggregate",
@@ -64,7 +89,7 @@ _NO_CALLS: Final[dict[str, Role]] = {
     "count_tokens": "other",
 }
 
-_CALL_NAME: Final = re.compile(r"(chat|embeddings|text_completion|generate_content|rerank) (\S+)")
+_CALL_NAME: Final = re.compile(r"(chat|completion|embeddings|text_completion|generate_content|rerank) (\S+)")
 _SCOPE_WORDS: Final = frozenset(
     [
         "openai",
@@ -132,6 +157,17 @@ def role_of(values: Values, name: str, kind: int, scope: str) -> Reading:
     marked = values.get("span_type")
     if type(marked) is str and (marked in platforms.CALL_TYPES or marked in platforms.OTHER_TYPES):
         return _by(marked, platforms.CALL_TYPES, platforms.OTHER_TYPES, values)
+    if "braintrust_attributes" in values:
+        marked = platforms.braintrust_type(values)
+        if marked:
+            return Reading("call", _word(values)) if marked == "llm" else _OTHER
+    marked = values.get("genkit_type")
+    if marked is not None:
+        kind_of_action = str(marked)
+        return Reading(
+            platforms.GENKIT_ROLES.get(kind_of_action, "other"),
+            platforms.GENKIT_OPERATIONS.get(kind_of_action, ""),
+        )
     word = _word(values)
     if word:
         operation = OPERATIONS.get(word)
@@ -146,16 +182,18 @@ def role_of(values: Values, name: str, kind: int, scope: str) -> Reading:
     marked = values.get("tl_kind")
     if marked is not None:
         return Reading(traceloop.OTHER_KINDS.get(str(marked), "other"))
-    if "attempt" in values or values.get("genkit_type") == "model":
+    if "attempt" in values:
         return _CALL
     if ("request_model" in values or "response_model" in values) and "bare_input" not in values:
         if "input" in values or "output" in values:
             return Reading("call", weak=True)
         if kind == 3 and "error_type" in values and "provider" in values:
             return Reading("call", weak=True)
+    named = _CALL_NAME.fullmatch(name)
+    if named and named[2] == values.get("request_model"):
+        return Reading("call", named[1], named[2])
     if "http_method" in values:
         return _HTTP
-    named = _CALL_NAME.fullmatch(name)
     if named and is_llm_scope(scope):
         return Reading("call", named[1], named[2])
     return _OTHER

@@ -9,7 +9,11 @@ from typing import Final
 NATIVE_SCOPES: Final = ("com.anthropic.", "com.openai.", "com.google.genai.", "com.cohere.", "com.mistral.")
 
 # Instrumentations that send Anthropic's own count: input without its cached parts.
-EXCLUSIVE_CACHE_SCOPES: Final = ("openlit.instrumentation.anthropic", "com.anthropic.claude_code")
+EXCLUSIVE_CACHE_SCOPES: Final = (
+    "openlit.instrumentation.anthropic",
+    "com.anthropic.claude_code",
+    "opentelemetry.instrumentation.bedrock",  # the Converse API's own count; its total leaves the cached parts out
+)
 
 
 @lru_cache(maxsize=1024)

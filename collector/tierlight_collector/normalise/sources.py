@@ -50,6 +50,14 @@ _REFINED: Final = frozenset(
         "litellm_call",
         "litellm_usage",
         "langwatch_metrics",
+        "usage_metadata",
+        "usage_raw",
+        "usage_details_in",
+        "usage_details_out",
+        "braintrust_attributes",
+        "braintrust_metadata",
+        "braintrust_metrics",
+        "genkit_type",
         "metadata",
         "lf_usage",
     }
@@ -59,6 +67,8 @@ _OWN: Final = frozenset(
     {
         *(field for row in ROWS for field in row),
         "written_1h",
+        "logfire_duration_s",
+        "ls_completion",
         "ttft_s",
         "ttft_ms",
         "bare_ttft_ms",

@@ -13,6 +13,7 @@ from ..records import CallRecord, ContentRecord, LogRecord, NormalisedSpan, Scor
 from .coerce import number_of
 from .contents import contents_of
 from .costs import stated_cost
+from .facts import STREAM_REPORT
 from .profiles import MAX_TEXT, CallProfile, id_of, key_of, profile_of, recall, remember
 from .routes import PLAIN_RULES, RouteRules
 from .scores import inline_scores, score_of
@@ -88,6 +89,9 @@ def _call(
     if kept is not span or span.end_ns < span.start_ns:
         flags = ("clock_suspect", *flags)
     duration = kept.end_ns - kept.start_ns if kept.end_ns >= kept.start_ns else None
+    start_ns = kept.start_ns
+    if STREAM_REPORT in flags:
+        start_ns, duration = _streamed(values, kept)
     ttft, is_streaming = first_chunk(values, span, duration)
     usage = usage_of(values, scope)
     source = usage_source(values, usage, scope, is_streaming)
@@ -121,7 +125,7 @@ def _call(
         span.span_id,
         span.parent_span_id,
         span.name[:MAX_TEXT],
-        kept.start_ns,
+        start_ns,
         arrived_ns,
         duration,
         ttft,
@@ -140,7 +144,7 @@ def _call(
         usage.reasoning,
         source,
         usage.rule,
-        is_streaming,
+        True if STREAM_REPORT in flags else is_streaming,
         error_type,
         klass,
         profile.http_status,
@@ -177,6 +181,15 @@ def _call(
         wire_cost_source=wire_source,
         flags=flags,
     )
+
+
+def _streamed(values: Values, span: SpanRecord) -> tuple[int, int | None]:
+    """When the stream began that the span reports at its end, and how long it took."""
+    seconds = number_of(values.get("logfire_duration_s"))
+    if seconds is None or not 0 <= seconds < 86_400:
+        return span.start_ns, None
+    length = round(seconds * 1e9)
+    return span.end_ns - length, length
 
 
 def _probability(value: object) -> float | None:

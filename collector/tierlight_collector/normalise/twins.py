@@ -6,7 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..records import CallRecord
-from .facts import CLOCK_SLACK_NS, MAX_ANCESTORS, MAX_CROWD, RESPONSE_WINDOW_NS, WEAK, SpanFacts, SpanKey
+from .facts import (
+    CLOCK_SLACK_NS,
+    MAX_ANCESTORS,
+    MAX_CROWD,
+    RESPONSE_WINDOW_NS,
+    STREAM_REPORT,
+    WEAK,
+    SpanFacts,
+    SpanKey,
+)
 from .models import same_family
 
 
@@ -139,6 +148,11 @@ def end_ns(call: CallRecord) -> int:
     return call.start_ns + (call.duration_ns or 0)
 
 
+def _last_ns(call: CallRecord) -> int:
+    """The end for a comparison in time; of a stream that is reported apart, when the call's own span ends: its start."""
+    return call.start_ns if STREAM_REPORT in call.flags else end_ns(call)
+
+
 def _overlapping(
     calls: Mapping[SpanKey, CallRecord], keys: Iterable[SpanKey]
 ) -> Iterator[tuple[SpanKey, SpanKey]]:
@@ -234,7 +248,7 @@ def same_time(
 
 def _containment(a: CallRecord, b: CallRecord) -> int | None:
     """How far the ends of the two lie apart when one contains the other (with slack), else None."""
-    start_gap, end_gap = b.start_ns - a.start_ns, end_ns(a) - end_ns(b)
+    start_gap, end_gap = b.start_ns - a.start_ns, _last_ns(a) - _last_ns(b)
     a_holds_b = start_gap >= -CLOCK_SLACK_NS and end_gap >= -CLOCK_SLACK_NS
     b_holds_a = start_gap <= CLOCK_SLACK_NS and end_gap <= CLOCK_SLACK_NS
     return abs(start_gap) + abs(end_gap) if a_holds_b or b_holds_a else None

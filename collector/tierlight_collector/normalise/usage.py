@@ -102,13 +102,12 @@ def _rule(
         return "inclusive:buckets"
     if total_in < apart:
         return "exclusive:proof"
-    if total is not None and total_out is not None:
-        if total - total_out == total_in + apart:
-            return "exclusive:total"
-        if total - total_out == total_in:
-            return "inclusive:total"
+    if total is not None and total_out is not None and total - total_out == total_in + apart:
+        return "exclusive:total"
     if row[0] == "bare_input" or counts_cache_apart(scope) or (row[0] == "lf_input" and "lf_apart" in values):
-        return "exclusive:dialect"
+        return "exclusive:dialect"  # whose total may be no more than the sum of what is beside it
+    if total is not None and total_out is not None and total - total_out == total_in:
+        return "inclusive:total"
     return "inclusive"
 
 

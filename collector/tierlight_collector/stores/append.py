@@ -26,7 +26,7 @@ from ..normalise.resolve import (
     original,
     resolve,
 )
-from ..records import HOUR_NS, Appended, Batch, CallRecord, NormalisedSpan, SpanRecord
+from ..records import HOUR_NS, Appended, Batch, CallRecord, NormalisedSpan
 from . import blocks, callrows, tables
 from .conflicts import Key, conflicting
 from .dirty import DirtyHours
@@ -152,13 +152,13 @@ class Appender:
 
     def _new_spans(
         self, group: Sequence[Batch]
-    ) -> tuple[list[_New], list[tuple[int, int]], int, list[tuple[Key, int, SpanRecord]]]:
+    ) -> tuple[list[_New], list[tuple[int, int]], int, list[tuple[Key, int, NormalisedSpan]]]:
         """The new spans, what each request brought, how many are too old, and those whose ids are taken."""
         traces = {each.span.trace_id for batch in group for each in batch.spans}
         known = self._stored_keys(traces)
         new: list[_New] = []
         results: list[tuple[int, int]] = []
-        again: list[tuple[Key, int, SpanRecord]] = []
+        again: list[tuple[Key, int, NormalisedSpan]] = []
         seq, expired, oldest_ns = self._next_seq, 0, self.horizons.calls_ns
         for batch in group:
             project_id = self._interner.project(batch.project)
@@ -171,7 +171,7 @@ class Appender:
                 if key in known:
                     # A start that was wrong became the arrival, which is another each time.
                     if each.span.start_ns != batch.arrived_ns:
-                        again.append((key, known[key], each.span))
+                        again.append((key, known[key], each))
                     continue
                 known[key] = seq
                 call = each.call and self._failures.mended(project_id, each.call)
@@ -182,7 +182,7 @@ class Appender:
         self._next_seq = seq
         return new, results, expired, again
 
-    def _conflicts(self, again: Sequence[tuple[Key, int, SpanRecord]], new: Sequence[_New]) -> int:
+    def _conflicts(self, again: Sequence[tuple[Key, int, NormalisedSpan]], new: Sequence[_New]) -> int:
         spans = [(item.project_id, item.span.span) for item in new]
         fresh = {(span.trace_id, span.span_id, project_id): span for project_id, span in spans}
         return conflicting(self._connection, again, fresh)

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ..records import SpanRecord
+from ..records import NormalisedSpan, SpanRecord
 from . import blocks, reading
 
 Key = tuple[bytes, bytes, int]  # trace, span, project
@@ -23,7 +23,7 @@ _FIND: Final = (
 
 def conflicting(
     connection: sqlite3.Connection,
-    again: Iterable[tuple[Key, int, SpanRecord]],
+    again: Iterable[tuple[Key, int, NormalisedSpan]],
     fresh: Mapping[Key, SpanRecord],
 ) -> int:
     """How many of the spans differ from what came first under their ids: in the store, or among the `fresh` ones.
@@ -33,13 +33,15 @@ def conflicting(
     """
     differing = 0
     stored: list[tuple[int, SpanRecord]] = []
-    for key, seq, span in again:
+    for key, seq, each in again:
+        span = each.span
+        began_ns = each.call.start_ns if each.call is not None else span.start_ns
         first = fresh.get(key)
         if first is not None:
             differing += _plain(first) != _plain(span)
             continue
         start_ns, parent = connection.execute(_FIND, (seq,)).fetchone()
-        if (start_ns, parent or b"") != (span.start_ns, span.parent_span_id):
+        if (start_ns, parent or b"") != (began_ns, span.parent_span_id):
             differing += 1
         else:
             stored.append((seq, span))

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,8 +34,10 @@ FIRST = build.call(
 )
 
 
-def changed(**fields: object) -> NormalisedSpan:
-    return replace(FIRST, span=replace(FIRST.span, **fields))  # type: ignore[arg-type]
+def changed(**fields: Any) -> NormalisedSpan:
+    assert FIRST.call is not None
+    start_ns = fields.get("start_ns", FIRST.call.start_ns)
+    return replace(FIRST, span=replace(FIRST.span, **fields), call=replace(FIRST.call, start_ns=start_ns))
 
 
 def test_the_same_span_again_is_a_duplicate_and_no_conflict(store: Store) -> None:
