@@ -82,6 +82,10 @@
     if (e.ctrlKey || e.metaKey || e.altKey || body.dataset.keys === "off" || $("dialog[open]")) return;
     if (e.key === "Escape") { document.querySelectorAll("details.menu[open]").forEach(m => { m.open = false; $("summary", m).focus(); }); if (typing(e.target)) e.target.blur(); return; }
     if (typing(e.target)) return;
+    const at = e.target.closest?.(".tree [data-row]"), step = at && { ArrowDown: 1, ArrowUp: -1 }[e.key];
+    if (step) { e.preventDefault(); row(step); return; }
+    if (at && e.key === "ArrowRight") { $("ol [data-row]", at.closest("li"))?.focus(); return; }
+    if (at && e.key === "ArrowLeft") { at.closest("ol").closest("li")?.querySelector("[data-row]").focus(); return; }
     if (waiting) { clearTimeout(waiting); waiting = 0; const link = $(`[data-go="${CSS.escape(e.key)}"]`); if (link) { e.preventDefault(); link.click(); } return; }
     if (e.key === "g") waiting = setTimeout(() => { waiting = 0; }, 1200);
     else if (e.key === "/") { const box = $("[data-filter]"); e.preventDefault(); if (box) box.focus(); else open("palette"); }

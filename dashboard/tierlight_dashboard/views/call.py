@@ -1,11 +1,13 @@
-"""One call with its trace: what was tried, what it cost, what was said."""
+"""One call with its trace: what was tried, what it cost, what was said.
+
+Captured text is shown on request alone: the page says how much there is, and the form that asks for it leaves an entry
+in the audit log.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import quote, urlsplit
 
@@ -14,64 +16,44 @@ from fastapi.responses import Response
 
 from tierlight.pricing import PriceRow
 from tierlight_collector.decisions import AuditEntry
-from tierlight_collector.records import CallRow, Cursor, SpanRecord
+from tierlight_collector.records import CallRow, Cursor, Filters, SpanRecord
 
 from . import fmt
 from .calls import milliseconds
+from .messages import MOST_TEXT, Message, plain, read_messages
 from .site import WHO, Site
 from .urlstate import State
+from .waterfall import Waterfall
 
-MOST_SPANS = 500
-MOST_TEXT = 20_000
-KINDS = {
-    "route": "route",
-    "attempt": "call",
-    "rejected": "rejected",
-    "error": "failed",
-    "fallback": "fallback",
-    "judge": "judge",
-    "other": "other",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One span of the waterfall; `kind` is told by colour and by word."""
-
-    span: SpanRecord
-    kind: str
-    words: str
-    start: float  # 0..1 of the trace
-    length: float
-    cost_nusd: int | None
-    is_call: bool
-    children: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What one role said; tool calls apart, folded."""
-
-    role: str
-    text: str
-    tools: tuple[tuple[str, str], ...]
-    is_cut: bool
+MOST_SPANS = 5_000
 
 
 class CallPage:
     """The parts of the page."""
 
-    def __init__(self, site: Site, state: State, trace_id: bytes, span_id: bytes | None) -> None:
-        self.site, self.state, self.trace_id = site, state, trace_id
+    def __init__(
+        self, site: Site, state: State, trace_id: bytes, span_id: bytes | None, is_revealed: bool = False
+    ) -> None:
+        self.site, self.state, self.trace_id, self.is_revealed = site, state, trace_id, is_revealed
         self.spans = site.store.trace(trace_id, MOST_SPANS)
         self.span_id = span_id if span_id is not None else self._first_call()
         self.row: CallRow | None = None if self.span_id is None else site.store.call(trace_id, self.span_id)
 
+    @cached_property
+    def calls(self) -> dict[bytes, CallRow]:
+        """The calls of the trace that count, by span."""
+        found: dict[bytes, CallRow] = {}
+        after: Cursor | None = None
+        where = Filters(text=self.trace_id.hex(), purpose=())
+        while True:
+            page = self.site.store.calls(where, after=after, limit=500, descending=False)
+            found |= {row.call.span_id: row for row in page.rows if row.call.trace_id == self.trace_id}
+            after = page.next
+            if after is None or len(found) >= MOST_SPANS:
+                return found
+
     def _first_call(self) -> bytes | None:
-        for span in self.spans:
-            if self.site.store.call(self.trace_id, span.span_id) is not None:
-                return span.span_id
-        return None
+        return next((span.span_id for span in self.spans if span.span_id in self.calls), None)
 
     @property
     def found(self) -> bool:
@@ -84,36 +66,8 @@ class CallPage:
     # ---- waterfall ---------------------------------------------------------------------------------------
 
     @cached_property
-    def tree(self) -> tuple[Node, ...]:
-        if not self.spans:
-            return ()
-        start = min(s.start_ns for s in self.spans)
-        length = max(max(s.end_ns, s.start_ns) for s in self.spans) - start or 1
-        calls = {s.span_id: self.site.store.call(self.trace_id, s.span_id) for s in self.spans[:60]}
-        ids = {s.span_id for s in self.spans}
-        below: dict[bytes, list[SpanRecord]] = {}
-        for s in self.spans:
-            parent = s.parent_span_id if s.parent_span_id in ids and s.parent_span_id != s.span_id else b""
-            below.setdefault(parent, []).append(s)
-        placed: set[bytes] = set()
-
-        def node(s: SpanRecord, depth: int) -> Node:
-            placed.add(s.span_id)
-            row = calls.get(s.span_id)
-            kind, words = _kind(s, row)
-            children = [c for c in below.get(s.span_id, ()) if c.span_id not in placed] if depth < 40 else []
-            return Node(
-                s,
-                kind,
-                words,
-                (s.start_ns - start) / length,
-                max(0, s.end_ns - s.start_ns) / length,
-                None if row is None else row.call.cost_nusd,
-                row is not None,
-                tuple(node(c, depth + 1) for c in children if c.span_id not in placed),
-            )
-
-        return tuple(node(s, 0) for s in below.get(b"", ()))
+    def waterfall(self) -> Waterfall:
+        return Waterfall(self.spans, self.calls, self.state.get("open"))
 
     @property
     def is_cut(self) -> bool:
@@ -126,7 +80,7 @@ class CallPage:
 
     @cached_property
     def total_cost(self) -> int | None:
-        costs = [n.cost_nusd for n in _flat(self.tree) if n.cost_nusd is not None]
+        costs = [row.call.cost_nusd for row in self.calls.values() if row.call.cost_nusd is not None]
         return sum(costs) if costs else None
 
     # ---- tabs --------------------------------------------------------------------------------------------
@@ -145,12 +99,31 @@ class CallPage:
         return found
 
     @cached_property
+    def sizes(self) -> list[str]:
+        """How much each role said, without a word of it."""
+        return [
+            f"{message.role}: {fmt.plural(len(message.whole), 'character')}"
+            + (f", {fmt.plural(len(message.tools), 'tool call')}" if message.tools else "")
+            + (f", {fmt.plural(message.masks, 'masked part')}" if message.masks else "")
+            for message in self.messages[:30]
+        ]
+
+    @cached_property
+    def whole_text(self) -> str:
+        """All that was captured, as a text file."""
+        parts = []
+        for message in self.messages:
+            tools = "".join(f"\n\n{name}\n{body}" for name, body in message.tools)
+            parts.append(f"{message.role}\n\n{message.whole}{tools}")
+        return "\n\n----\n\n".join(parts) + "\n"
+
+    @cached_property
     def attributes(self) -> list[tuple[str, str]]:
         if self.span is None:
             return []
         wanted = self.state.get("q").casefold()
         pairs = [
-            (fmt.visible(k), fmt.readable(_plain(v))[:MOST_TEXT])
+            (fmt.visible(k), fmt.readable(plain(v))[:MOST_TEXT])
             for k, v in sorted(self.span.attributes.items())
         ]
         return [(k, v) for k, v in pairs if wanted in k.casefold() or wanted in v.casefold()]
@@ -227,84 +200,6 @@ class CallPage:
         return template.replace("{trace_id}", quote(self.trace_id.hex()))
 
 
-def _kind(span: SpanRecord, row: CallRow | None) -> tuple[str, str]:
-    if row is None:
-        is_route = span.attributes.get("tierlight.span.role") == "route"
-        return ("route", "route") if is_route else ("other", fmt.visible(span.scope, 30) or "span")
-    call = row.call
-    model = fmt.visible(call.model, 40) or "unknown model"
-    number = f"try {call.attempt_index + 1}"
-    if call.purpose == "judge":
-        return "judge", f"judge · {model}"
-    if call.error_type:
-        return "error", f"{number} · {model} · failed: {fmt.visible(call.error_type, 60)}"
-    if call.outcome == "rejected":
-        names = span.attributes.get("tierlight.validator.names")
-        by = (
-            ", ".join(str(n) for n in names)
-            if isinstance(names, Sequence) and not isinstance(names, str | bytes)
-            else ""
-        )
-        return "rejected", f"{number} · {model} · rejected{f' by {fmt.visible(by, 60)}' if by else ''}"
-    if call.attempt_reason == "fallback":
-        return "fallback", f"{number} · {model} · fallback"
-    words = f"{number} · {model}" if call.attempt_index or not call.attempt_final else model
-    return "attempt", words + (
-        f" · {call.attempt_reason}" if call.attempt_reason not in ("first", "") else ""
-    )
-
-
-def _flat(nodes: Sequence[Node]) -> list[Node]:
-    return [n for node in nodes for n in (node, *_flat(node.children))]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, default=repr, ensure_ascii=False)
-
-
-def read_messages(body: str, role: str, truncated: bool) -> list[Message]:
-    """Messages from a captured body: the conventions' JSON, a plain list of role and content, or plain text."""
-    try:
-        parsed = json.loads(body)
-    except ValueError:
-        parsed = body
-    if isinstance(parsed, Mapping) and isinstance(parsed.get("messages"), list):
-        parsed = parsed["messages"]
-    if isinstance(parsed, list) and parsed and all(isinstance(m, Mapping) for m in parsed):
-        if all("type" in m and "role" not in m for m in parsed):  # bare parts
-            return [_message(role, parsed, truncated)]
-        return [
-            _message(str(m.get("role", role)), m.get("parts", m.get("content", "")), truncated)
-            for m in parsed
-        ]
-    return [_message(role, parsed, truncated)]
-
-
-def _message(role: str, content: object, truncated: bool) -> Message:
-    texts: list[str] = []
-    tools: list[tuple[str, str]] = []
-    for part in content if isinstance(content, list) else [content]:
-        if isinstance(part, Mapping):
-            kind = str(part.get("type", ""))
-            if kind.startswith("tool"):
-                name = str(part.get("name") or part.get("id") or kind)
-                body = part.get(
-                    "arguments", part.get("response", part.get("result", part.get("content", "")))
-                )
-                tools.append((fmt.visible(f"{kind}: {name}", 80), fmt.readable(_plain(body))[:MOST_TEXT]))
-                continue
-            text = part.get("content", part.get("text"))
-            texts.append(text if isinstance(text, str) else _plain(part))
-        else:
-            texts.append(_plain(part))
-    text = fmt.readable("\n".join(texts))
-    return Message(fmt.visible(role, 40), text[:MOST_TEXT], tuple(tools), truncated or len(text) > MOST_TEXT)
-
-
 def read_id(text: str, length: int) -> bytes:
     """A trace or span id from a URL.
 
@@ -319,28 +214,68 @@ def read_id(text: str, length: int) -> bytes:
 def router(site: Site) -> APIRouter:
     pages = APIRouter()
 
-    def show(request: Request, trace: str, span: str | None) -> Response:
-        state = site.state(request)
-        page = CallPage(site, state, read_id(trace, 16), None if span is None else read_id(span, 8))
+    def opened(request: Request, trace: str, span: str | None, is_revealed: bool = False) -> CallPage:
+        ids = read_id(trace, 16), None if span is None else read_id(span, 8)
+        page = CallPage(site, site.state(request), *ids, is_revealed)
         if not page.found or (span is not None and page.row is None and page.span is None):
             raise HTTPException(
                 404, "This call is not stored: it was never received, or its retention has passed."
             )
-        if state.get("tab") == "messages" and page.messages:
-            # Reading captured text leaves a trace of its own; the entry never holds the text.
-            site.store.record_audit(AuditEntry(site.now_ns, WHO, "read content", f"{trace}/{span or ''}"))
+        return page
+
+    def show(request: Request, page: CallPage) -> Response:
+        trace = page.trace_id.hex()
+        span = "" if page.span_id is None else page.span_id.hex()
+        own = {
+            "home": f"/calls/{trace}/{span}"
+            if request.url.path.startswith("/calls/")
+            else f"/traces/{trace}",
+            "reveal": f"/calls/{trace}/{span}/reveal",
+            "download": f"/calls/{trace}/{span}/text",
+        }
         title = page.row.call.route if page.row is not None else f"trace {trace[:8]}"
         return site.render(
-            request, "call.html", state=state, page="calls", title=title, blocks=("detail",),
-            model={"p": page, "ms": milliseconds, "kinds": KINDS},
+            request, "call.html", state=page.state, page="calls", title=title, blocks=("detail",),
+            replace_url=not page.is_revealed, model={"p": page, "ms": milliseconds, "most": MOST_TEXT, **own},
         )  # fmt: skip
+
+    def note(page: CallPage, action: str) -> None:
+        """Reading captured text leaves a trace of its own; the entry never holds the text."""
+        span = "" if page.span_id is None else page.span_id.hex()
+        site.store.record_audit(AuditEntry(site.now_ns, WHO, action, f"{page.trace_id.hex()}/{span}"))
 
     @pages.get("/calls/{trace}/{span}")
     def call(request: Request, trace: str, span: str) -> Response:
-        return show(request, trace, span)
+        return show(request, opened(request, trace, span))
 
     @pages.get("/traces/{trace}")
     def trace(request: Request, trace: str) -> Response:
-        return show(request, trace, None)
+        return show(request, opened(request, trace, None))
+
+    @pages.post("/calls/{trace}/{span}/reveal")
+    async def reveal(request: Request, trace: str, span: str) -> Response:
+        await site.form(request)
+
+        def shown() -> Response:
+            page = opened(request, trace, span, is_revealed=True)
+            if page.messages:
+                note(page, "read content")
+            return show(request, page)
+
+        return await site.aside(shown)
+
+    @pages.post("/calls/{trace}/{span}/text")
+    async def download(request: Request, trace: str, span: str) -> Response:
+        await site.form(request)
+
+        def whole() -> Response:
+            page = opened(request, trace, span)
+            if not page.messages:
+                raise HTTPException(404, "No text of this call is stored.")
+            note(page, "download content")
+            headers = {"Content-Disposition": f'attachment; filename="call-{trace[:8]}-{span[:8]}.txt"'}
+            return Response(page.whole_text, media_type="text/plain; charset=utf-8", headers=headers)
+
+        return await site.aside(whole)
 
     return pages

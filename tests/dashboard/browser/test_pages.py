@@ -80,6 +80,9 @@ def test_hostile_text_is_shown_as_text_at_phone_width(viewer: Watched, path: str
     viewer.page.on("request", lambda r: asked.append(r.url))
     viewer.page.set_viewport_size({"width": 390, "height": 800})
     viewer.open(path)
+    if path == HOSTILE:
+        viewer.page.click("button:has-text('Show the text')")
+        viewer.page.locator("pre.text").first.wait_for()
     viewer.page.wait_for_timeout(80)
     assert viewer.page.evaluate("window.__xss") is None
     assert not [url for url in asked if "/evil" in url], "no markup in captured text may ask for anything"
@@ -150,6 +153,12 @@ def test_nothing_needs_script(chromium: Browser, served: str) -> None:
     page.locator("tbody [data-row]").first.click()
     page.click("text=Cost >> nth=0")
     assert "tab=cost" in page.url
+    found.open(HOSTILE)
+    assert page.locator("pre.text").count() == 0
+    page.click("button:has-text('Show the text')")
+    assert page.locator("pre.text").first.is_visible()
+    page.click("text=Hide")
+    assert page.locator("pre.text").count() == 0
     found.open(f"/routes/{seed.DRIFTING}")
     page.locator("summary:has-text('Show as table')").first.click()
     assert page.locator("details.twin[open] table").first.is_visible()
