@@ -218,6 +218,8 @@ class ArrivalRun(SQLModel, table=True):
     """
 
     __tablename__ = "arrival_runs"
+    # Runs by time, and all runs, without reading the filters between them.
+    __table_args__ = (Index("ix_arrival_runs_time", "newest_ns", "oldest_ns"),)
     run: int = Field(primary_key=True)
     oldest_ns: int
     newest_ns: int

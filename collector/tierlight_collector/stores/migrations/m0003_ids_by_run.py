@@ -44,6 +44,7 @@ def migrate(connection: sqlite3.Connection) -> None:
         for index in indexes:
             connection.execute(index)
     connection.execute(_RUNS)
+    connection.execute("CREATE INDEX ix_arrival_runs_time ON arrival_runs (newest_ns, oldest_ns)")
     connection.execute(
         "INSERT INTO arrival_runs (run, oldest_ns, newest_ns) SELECT seq >> 13, min(start_ns), max(start_ns) FROM"
         " (SELECT seq, start_ns FROM calls UNION ALL SELECT seq, start_ns FROM spans) GROUP BY seq >> 13"
