@@ -3,7 +3,7 @@
 Each alert is told once when it opens, once for each rise of its severity and once when it is resolved, to each
 channel that asked for its severity; muted routes and signals are told to nobody. An experiment that the watch ended
 is told once, muted or not: somebody approved it and waits for its end. What was told is kept in the store's settings,
-so that a restart tells nothing twice.
+so that a restart tells nothing twice; what became of each message is in the audit log, without addresses and texts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any, Literal, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
-from tierlight_collector.decisions import Alert, Severity
+from tierlight_collector.decisions import Alert, AuditEntry, Severity
 from tierlight_collector.stores.protocol import Store
 
 from .analysis.course import Turn
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 SIGNATURE = "X-Tierlight-Signature"
 TOLD_KEY = "notify.told"
 MOST_REMEMBERED = 2_000
+WHO = "notify"  # in the audit log
+TOLD, NOT_TOLD = "told", "not told"
 Event = Literal["opened", "worsened", "resolved"]
 
 
@@ -180,9 +182,29 @@ class Email:
             server.send_message(mail)
 
 
+class NotAccepted(OSError):
+    """The receiver answered, and not with 2xx."""
+
+
 def _accepted(name: str, status: int) -> None:
     if not 200 <= status < 300:
-        raise OSError(f"expected {name} to answer 2xx, got {status}")
+        raise NotAccepted(f"expected {name} to answer 2xx, got {status}")
+
+
+def described(channel: Channel) -> str:
+    """A channel in words: its name, where it leads and what it is told; never the address, which may be a secret.
+
+    >>> described(Slack("https://hooks.example/T0/secret"))
+    'slack: hooks.example, ticket and graver'
+    """
+    where = ""
+    if isinstance(channel, Webhook | Slack):
+        where = f"{urlsplit(channel.url).hostname or 'no host'}, "
+    elif isinstance(channel, Email):
+        where = f"{len(channel.to)} by {channel.host}, "
+    signed = ", signed" if isinstance(channel, Webhook) and channel.secret else ""
+    graver = channel.least if channel.least == "page" else f"{channel.least} and graver"
+    return f"{channel.name}: {where}{graver}{signed}"
 
 
 def heading(event: Event, alert: Alert) -> str:
@@ -225,6 +247,19 @@ def alert_message(event: Event, alert: Alert) -> Message:
     )
 
 
+def trial_message(now_ns: int) -> Message:
+    """Something harmless, to see whether it arrives."""
+    sentence = "A test sent from the settings page. Alerts will look like this one."
+    return Message(
+        f"test {now_ns}",
+        "page",
+        "[tierlight test] notifications work",
+        sentence,
+        "/settings#notify",
+        {"event": "test", "sent_ns": now_ns, "sentence": sentence},
+    )
+
+
 def end_message(over: Turn) -> Message:
     """What is told of an experiment that the watch ended; graver where users had the candidate's answers."""
     one = over.experiment
@@ -263,6 +298,12 @@ class Notifier:
         stored = store.settings().get(TOLD_KEY, "[]")
         self._told: dict[str, None] = dict.fromkeys(json.loads(stored))
         self._waiting: list[Message] = []
+        self._failed: set[str] = set()
+
+    def test(self, now_ns: int) -> int:
+        """Send something harmless to every channel at once, whatever it asked for; gives how many took it."""
+        message = trial_message(now_ns)
+        return sum(self._deliver(channel, message, now_ns) for channel in self._channels)
 
     def tell(self, news: News, now_ns: int) -> int:
         """Send what is new to every channel that wants it; gives the number of messages delivered."""
@@ -295,13 +336,29 @@ class Notifier:
             channel.send(message, f"{self._url}{message.path}" if self._url else "", now_ns)
         except OutboundRefused as error:
             logger.error("%s was not told of %s: %s", channel.name, message.path, error)
+            self._note(now_ns, channel, message, key, str(error))
             return False
         except (OSError, httpx.HTTPError, smtplib.SMTPException) as error:
             logger.warning(
                 "%s was not told of %s, trying again: %s", channel.name, message.path, type(error).__name__
             )
-            if message not in self._waiting and len(self._waiting) < 100:
+            reason = str(error) if isinstance(error, NotAccepted) else type(error).__name__
+            self._note(now_ns, channel, message, key, reason)
+            is_test = message.body.get("event") == "test"
+            if not is_test and message not in self._waiting and len(self._waiting) < 100:
                 self._waiting.append(message)
             return False
         self._told[key] = None
+        self._failed.discard(key)
+        self._store.record_audit(AuditEntry(now_ns, WHO, TOLD, channel.name, message.heading))
         return True
+
+    def _note(self, now_ns: int, channel: Channel, message: Message, key: str, reason: str) -> None:
+        """Leave an entry of a failure, once however often it is tried again."""
+        if key in self._failed:
+            return
+        if len(self._failed) >= MOST_REMEMBERED:
+            self._failed.clear()
+        self._failed.add(key)
+        detail = f"{message.heading}: {reason}"
+        self._store.record_audit(AuditEntry(now_ns, WHO, NOT_TOLD, channel.name, detail))

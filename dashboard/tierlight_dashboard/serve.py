@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tierlight_collector.costing import Costing
@@ -31,7 +32,7 @@ from tierlight_collector.stores.protocol import Store
 
 from .app import create_app
 from .channels import Notifications
-from .notify import Notifier
+from .notify import Notifier, described
 from .views.site import DashboardSettings
 from .watch import TickReport, Watch
 
@@ -146,6 +147,8 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 ingest_counters=collector.ingest.counters.snapshot,
                 ingest_limits=asdict(collector.ingest.limits),
                 forwarder=collector.forwarder,
+                targets=tuple(map(described, told.channels)),
+                send_test=partial(_send_test, running) if told.channels else None,
             ),
         )
         await stack.enter_async_context(serve_http(dashboard, pages))
@@ -153,6 +156,10 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
             timer = asyncio.create_task(_watch(running, settings.watch_every_s))
             stack.push_async_callback(_stop, timer)
         yield running
+
+
+def _send_test(running: Running) -> int:
+    return running.notifier.test(running.clock())
 
 
 async def serve(settings: ServeSettings) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tierlight_collector.decisions import Alert, AlertMute, Severity
 from tierlight_collector.stores import open_store
 from tierlight_collector.stores.protocol import Store
-from tierlight_dashboard.notify import Notifier, Slack, Webhook, heading, signature
+from tierlight_dashboard.notify import Email, Notifier, Slack, Webhook, described, heading, signature
 from tierlight_dashboard.outbound import OutboundRefused, checked_target, post
 from tierlight_dashboard.watch import TickReport
 
@@ -240,3 +240,33 @@ def test_markup_in_a_route_name_stays_text_for_slack(store: Store) -> None:
 def test_the_heading_says_what_of_whom() -> None:
     assert heading("opened", ALERT) == "[tierlight page] quality:right of answer"
     assert heading("resolved", replace(ALERT, route="")) == "[tierlight resolved] quality:right of gpt-4"
+
+
+def test_a_test_goes_to_every_channel_whatever_it_asked_for_and_is_logged(store: Store) -> None:
+    good, bad = Receiver(), Receiver(500)
+    channels = [webhook(good, least="page"), replace(webhook(bad), name="broken")]
+    notifier = Notifier(store, channels, "http://127.0.0.1:4319")
+    assert notifier.test(NOW) == 1
+    assert json.loads(good.requests[0].content)["event"] == "test"
+    entries = [(e.action, e.subject, e.detail) for e in store.audit() if e.who == "notify"]
+    assert ("told", "webhook", "[tierlight test] notifications work") in entries
+    (failed,) = [detail for action, subject, detail in entries if (action, subject) == ("not told", "broken")]
+    assert failed.endswith("expected broken to answer 2xx, got 500")
+    assert not any("hooks.example" in detail or "k=1" in detail for _, _, detail in entries)
+    notifier.tell(TickReport(), NOW + 1)
+    assert len(bad.requests) == 1, "a test is not tried again"
+
+
+def test_a_failure_that_goes_on_leaves_one_entry(store: Store) -> None:
+    notifier = Notifier(store, [webhook(Receiver(503))])
+    notifier.tell(TickReport(opened=(ALERT,)), NOW)
+    for later in range(1, 5):
+        notifier.tell(TickReport(), NOW + later)
+    assert [e.action for e in store.audit() if e.who == "notify"] == ["not told"]
+
+
+def test_a_channel_is_described_without_its_secrets() -> None:
+    hook = Webhook("https://hooks.example/services/T0/SECRET", secret="s3cret", least="page")
+    assert described(hook) == "webhook: hooks.example, page, signed"
+    mail = Email("smtp.example", "a@b.example", ("x@b.example",), password="pw")
+    assert described(mail) == "email: 1 by smtp.example, page"
