@@ -46,6 +46,7 @@ class Call:
     span: Span | None = None  # of the application's own provider, where that was joined
     asked: tuple[RouteSpec, tuple[Any, ...], dict[str, Any]] | None = None  # arguments, for a judge
     checks: tuple[tuple[str, Any], ...] = ()
+    is_block: bool = False  # of a `with` block, which returns nothing: the requests inside bring the answers
     attempts: list[FinishedCall] | None = None  # of the span around several: their records, as they end
     baseline: tuple[str, str] | None = None  # of the same: provider and model to compare its cost with
     _annotations: Attributes | None = None
@@ -199,6 +200,13 @@ class Call:
     def answering(self) -> Call:
         """The call that really answered: the last one inside, else this one."""
         return self._inner_call if self._inner_call is not None and self.request is None else self
+
+    def answer_for(self, block: Call, arguments: Mapping[str, Any]) -> None:
+        """Have the answer of this request checked and judged as the block around it declares."""
+        spec = block.spec
+        self.checks = spec.checks
+        if spec.judge is not None:
+            self.asked = (spec, (), dict(arguments))
 
     def pass_on_checks(self) -> bool:
         """Leave checks and judge to the call inside, if its stream is still to be read."""

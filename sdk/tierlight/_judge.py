@@ -30,9 +30,9 @@ class Judge:
     """Says how good an answer was; given to `route(judge=...)`.
 
     Args:
-        function: called with the result and then the arguments of the decorated function, on a thread of
-            ours; may be asynchronous. Gives a number from 0 to 1, True or False, or None for no judgement.
-            Calls that it makes through a wrapped client are booked on the judge's own route.
+        function: called with the result and then the arguments of the decorated function (in a `with` block,
+            of the client's method), on a thread of ours; may be asynchronous. Of a stream the result is its
+            text. Gives a number from 0 to 1, True or False, or None for no judgement. Calls that it makes through a wrapped client are booked on the judge's own route.
         name: of the score.
         share: which part of the answers is judged, above 0 and up to 1, drawn at random.
         route: where its own calls are booked; `<route>/judge` unless said otherwise.

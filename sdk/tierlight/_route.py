@@ -82,6 +82,8 @@ class Route:
         standing = begin(runtime, self._spec) if runtime is not None else None
         if standing is None:
             return IdleCall(self._spec)
+        if isinstance(standing, Call):
+            standing.is_block, standing.checks = True, ()
         # Keyed by what stands in the context: blocks of one route may be open in many threads and tasks.
         self._open[id(standing)] = (standing, enter(standing))
         return standing if isinstance(standing, Call) else IdleCall(self._spec)
@@ -221,7 +223,8 @@ def route(
         prompt, prompt_version: name and version of the prompt in use: a candidate for "what changed".
         validate: checks of the answer, each a score on its span: a function of the result, `re.compile(...)`
             for the whole text, a list of allowed words, a JSON Schema; one, a list, or a dict by name.
-        judge: who judges a share of the answers later, off the calling thread.
+        judge: who judges a share of the answers later, off the calling thread. In a `with` block both see what
+            wrapped clients answer inside.
         content: capture texts on this route, or not, whatever `configure(content=...)` says.
         segment: a slice of the route that is judged by itself, such as a language.
 

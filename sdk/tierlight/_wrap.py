@@ -149,7 +149,10 @@ class _Sender:
         _, request = attempt("read a request", self._request, kwargs, captures)
         if request is None:
             request = Request(self._operation, self._provider, is_helper=self.is_manager)
-        return begin(runtime, None, request)
+        standing = begin(runtime, None, request)
+        if isinstance(outer, Call) and outer.is_block and isinstance(standing, Call):
+            standing.answer_for(outer, kwargs)
+        return standing
 
     def _request(self, kwargs: Mapping[str, Any], captures: bool) -> Request:
         attributes = self._address.copy()

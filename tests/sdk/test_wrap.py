@@ -14,7 +14,7 @@ from google.genai import types as gemini_types
 
 import tierlight
 from tierlight import semconv as s
-from tierlight._record import FinishedCall
+from tierlight._record import FinishedCall, FinishedScore
 from tierlight._runtime import Runtime
 from tierlight.testing import FakeError, FakeProvider, FakeReply, FakeToolCall
 
@@ -425,3 +425,54 @@ def test_texts_are_captured_only_when_asked_for(
 def test_what_is_no_client_cannot_be_wrapped() -> None:
     with pytest.raises(tierlight.ConfigurationError, match="decorate the function"):
         tierlight.wrap(object())
+
+
+# ---- quality, in a block --------------------------------------------------------------------------------
+
+
+async def test_a_blocks_checks_and_judge_see_what_wrapped_clients_answer(
+    openai_client: openai.OpenAI,
+    async_openai_client: openai.AsyncOpenAI,
+    provider: FakeProvider,
+    calls: list[FinishedCall],
+    scores: list[FinishedScore],
+) -> None:
+    judged: list[tuple[str, str]] = []
+
+    def is_short(answer: Any, *, model: str, **_: Any) -> bool:
+        judged.append((answer if isinstance(answer, str) else answer.choices[0].message.content, model))
+        return True
+
+    judge = tierlight.Judge(is_short, name="short", share=1.0)
+    provider.queue(FakeReply(text="parcel"), FakeReply(text="no idea"), FakeReply(text="refund"))
+    with tierlight.route("sort", validate=tierlight.OneOf("parcel", "refund"), judge=judge):
+        openai_client.chat.completions.create(model="gpt-5-nano", messages=MESSAGES)
+        list(openai_client.chat.completions.create(model="gpt-5-mini", messages=MESSAGES, stream=True))
+        await async_openai_client.chat.completions.create(model="gpt-5", messages=MESSAGES)
+    openai_client.chat.completions.create(model="gpt-5", messages=MESSAGES)
+    assert tierlight.flush(5)
+    assert [call.attributes.get(f"{s.TIERLIGHT_SCORE_PREFIX}choices") for call in calls] == [
+        1.0,
+        0.0,
+        1.0,
+        None,
+    ]
+    assert judged == [("parcel", "gpt-5-nano"), ("no idea", "gpt-5-mini"), ("refund", "gpt-5")]
+    assert [score.span_id for score in scores] == [call.span_id for call in calls[:3]]
+
+
+def test_a_block_inside_of_a_judged_function_leaves_the_judgement_to_it(
+    openai_client: openai.OpenAI, calls: list[FinishedCall]
+) -> None:
+    judged: list[Any] = []
+
+    @tierlight.route("outer", judge=tierlight.Judge(lambda *seen: judged.append(seen), share=1.0))
+    def ask(question: str) -> str:
+        with tierlight.route("inner"):
+            answer = openai_client.chat.completions.create(model="gpt-5", messages=MESSAGES)
+        return answer.choices[0].message.content or ""
+
+    ask("hello")
+    assert tierlight.flush(5)
+    assert judged == [(REPLY.text, "hello")]
+    assert [call.attributes[s.TIERLIGHT_ROUTE] for call in calls] == ["inner"]
