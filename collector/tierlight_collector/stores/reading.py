@@ -27,7 +27,8 @@ from .intern import SERIES_FIELDS, Dictionary
 from .protocol import Order
 
 MAX_LANES: Final = 1_000  # kinds that are read side by side before a plain walk through time is cheaper
-_IN_TRACE: Final = tables.has_id("trace_id", "?1")
+# The last parameter says in which runs a trace may be, where that is known (see `Runs.as_json`).
+_IN_TRACE: Final = tables.has_id("trace_id", "?1", runs=tables.given_runs("?4"))
 _ORDER_BY: Final = {"time": "c.start_ns", "cost": "c.cost_nusd", "latency": "c.duration_ns"}
 _EVIDENCE_FIELDS: Final = (
     "route",
@@ -239,12 +240,17 @@ def call_rows(
 
 
 def one_call(
-    connection: sqlite3.Connection, dictionary: Dictionary, trace_id: bytes, span_id: bytes, project: str
+    connection: sqlite3.Connection,
+    dictionary: Dictionary,
+    trace_id: bytes,
+    span_id: bytes,
+    project: str,
+    runs: str | None,
 ) -> CallRow | None:
     rows = connection.execute(
         f"{callrows.SELECT} WHERE {_IN_TRACE} AND c.span_id = ?2"
         " AND c.project_id = (SELECT id FROM projects WHERE name = ?3)",
-        (trace_id, span_id, project),
+        (trace_id, span_id, project, runs),
     ).fetchall()
     found = call_rows(connection, dictionary, rows)
     return found[0] if found else None
@@ -288,13 +294,15 @@ def route_ends(
 # ---- raw spans and contents -----------------------------------------------------------------------------
 
 
-def trace(connection: sqlite3.Connection, trace_id: bytes, project: str, limit: int) -> list[SpanRecord]:
+def trace(
+    connection: sqlite3.Connection, trace_id: bytes, project: str, limit: int, runs: str | None
+) -> list[SpanRecord]:
     rows = connection.execute(
         f"SELECT seq, span_id, parent_span_id, start_ns FROM calls WHERE {_IN_TRACE} AND project_id ="
         " (SELECT id FROM projects WHERE name = ?2)"
         f" UNION ALL SELECT seq, span_id, parent_span_id, start_ns FROM spans WHERE {_IN_TRACE} AND project_id ="
         " (SELECT id FROM projects WHERE name = ?2) ORDER BY start_ns, seq LIMIT ?3",
-        (trace_id, project, limit),
+        (trace_id, project, limit, runs),
     ).fetchall()
     items = items_of(connection, "span_blocks", [row[0] for row in rows])
     return [
@@ -305,14 +313,14 @@ def trace(connection: sqlite3.Connection, trace_id: bytes, project: str, limit: 
 
 
 def contents(
-    connection: sqlite3.Connection, trace_id: bytes, span_id: bytes, project: str
+    connection: sqlite3.Connection, trace_id: bytes, span_id: bytes, project: str, runs: str | None
 ) -> list[ContentRecord]:
     row = connection.execute(
         f"SELECT seq FROM calls WHERE {_IN_TRACE} AND span_id = ?2 AND project_id ="
         " (SELECT id FROM projects WHERE name = ?3) UNION ALL"
         f" SELECT seq FROM spans WHERE {_IN_TRACE} AND span_id = ?2 AND project_id ="
         " (SELECT id FROM projects WHERE name = ?3)",
-        (trace_id, span_id, project),
+        (trace_id, span_id, project, runs),
     ).fetchone()
     if row is None:
         return []

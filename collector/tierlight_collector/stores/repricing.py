@@ -15,6 +15,7 @@ from . import tables
 from .dirty import DirtyHours
 from .intern import Dictionary, Interner
 
+_IN_TRACE: Final = tables.has_id("trace_id", "?1", runs=tables.given_runs("?4"))
 _NO_CALL: Final = CallRecord(
     trace_id=b"",
     span_id=b"",
@@ -93,14 +94,16 @@ def reprice(
     return changed
 
 
-def history(connection: sqlite3.Connection, trace_id: bytes, span_id: bytes, project: str) -> list[PastCost]:
+def history(
+    connection: sqlite3.Connection, trace_id: bytes, span_id: bytes, project: str, runs: str | None
+) -> list[PastCost]:
     """The past costs of a call, oldest first."""
     return [
         PastCost(*row)
         for row in connection.execute(
             "SELECT h.changed_ns, h.cost_nusd, h.cost_source, h.price_version, h.unpriced_reason"
-            f" FROM calls c JOIN cost_history h ON h.call_seq = c.seq WHERE {tables.has_id('trace_id', '?1')}"
+            f" FROM calls c JOIN cost_history h ON h.call_seq = c.seq WHERE {_IN_TRACE}"
             " AND c.span_id = ?2 AND c.project_id = (SELECT id FROM projects WHERE name = ?3) ORDER BY h.id",
-            (trace_id, span_id, project),
+            (trace_id, span_id, project, runs),
         )
     ]

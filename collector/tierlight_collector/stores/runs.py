@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 RUN_BITS: Final = 13  # of 4,096 to 16,384 numbers a run, ingest writes about the same
@@ -77,6 +78,10 @@ class Runs:
             (asked[at], self._first + run)
             for at, run in zip(which[found].tolist(), runs.tolist(), strict=True)
         ]
+
+    def as_json(self, trace_id: bytes) -> str:
+        """The runs that may hold the trace, for `tables.given_runs`; may be asked from any thread."""
+        return orjson.dumps([run for _, run in self.of([trace_id])]).decode()
 
     def note(self, spans: Sequence[tuple[int, bytes, int]]) -> None:
         """Spans (arrival number, trace, start) are stored now; in order of arrival."""

@@ -19,6 +19,7 @@ from . import tables
 from .dirty import DirtyHours
 from .intern import Interner
 from .runs import Runs
+from .sums import DAY_NS
 
 HELD_FOR_NS: Final = 30 * 24 * HOUR_NS
 MAX_ADDRESSES: Final = 200_000  # held addresses kept in memory; above, the table is asked for every call
@@ -27,7 +28,10 @@ Fresh = tuple[
     int, int | None, CallRecord | None
 ]  # of a span just stored: its number, who counts for it, its call
 
-_GIVEN_RUNS: Final = "SELECT value FROM json_each(?)"
+_BY_CALL_ID: Final = tables.has_id("call_id", "?2")
+_BY_SPAN: Final = tables.has_id("trace_id", "?2", runs=tables.given_runs("?4")) + " AND c.span_id = ?3"
+_BY_RESPONSE: Final = tables.has_id("response_id", "?2")
+_BY_RESPONSE_OF_A_DAY: Final = tables.has_id("response_id", "?2", runs=tables.runs_between("?3", "?4"))
 _UPSERT: Final = (
     "INSERT INTO scores (call_seq, signal_id, kind, value, weight, time_ns, evaluator_version, label, explanation)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (call_seq, signal_id) DO UPDATE SET"
@@ -138,26 +142,21 @@ class Scorer:
 
     def _targets(self, score: ScoreRecord) -> list[tuple[int, int]]:
         """The calls a score is about, as (seq, start_ns): one, but for a business key, which may be on many."""
-        project = "c.project_id = (SELECT id FROM projects WHERE name = ?)"
         if score.call_id:
-            where, values = tables.has_id("call_id", "?", "?"), (score.call_id,) * 2
+            rows = self._calls(_BY_CALL_ID, score, score.call_id)
         elif score.span_id:
-            runs = orjson.dumps([run for _, run in self._runs.of([score.trace_id])]).decode()
-            where = tables.has_id("trace_id", "?", "?", runs=_GIVEN_RUNS) + " AND span_id = ?"
-            values = (runs, score.trace_id, score.trace_id, score.span_id)  # type: ignore[assignment]
+            rows = self._calls(
+                _BY_SPAN, score, score.trace_id, score.span_id, self._runs.as_json(score.trace_id)
+            )
         elif score.response_id:
-            where, values = tables.has_id("response_id", "?", "?"), (score.response_id,) * 2
+            # Most are given within a day of the call; every run of the store is asked for the others.
+            day = (score.time_ns - DAY_NS, score.time_ns + DAY_NS)
+            rows = self._calls(_BY_RESPONSE_OF_A_DAY, score, score.response_id, *day)
+            rows = rows or self._calls(_BY_RESPONSE, score, score.response_id)
         elif score.join_key:
             return self._joined(address_of(score), score.project)
         else:
             return []
-        rows = self._connection.execute(
-            "SELECT c.seq, c.start_ns, c.superseded_by, k.attempt_final, c.attempt_index, c.span_id,"
-            " d.purpose <> 'shadow'"
-            " FROM calls c JOIN call_kinds k ON k.id = c.kind_id JOIN series d ON d.id = k.series_id"
-            f" WHERE {where} AND {project}",
-            (*values, score.project),
-        ).fetchall()
         if not rows:
             return []
         # Of several attempts the answer that was used is meant (not its shadow), unless the score names the span.
@@ -165,6 +164,15 @@ class Scorer:
             rows, key=lambda row: (row[5] == score.span_id, row[2] is None, row[6], row[3], row[4], row[0])
         )
         return [self._counted(*best[:3])]
+
+    def _calls(self, where: str, score: ScoreRecord, *values: Any) -> list[Any]:
+        return self._connection.execute(
+            "SELECT c.seq, c.start_ns, c.superseded_by, k.attempt_final, c.attempt_index, c.span_id,"
+            " d.purpose <> 'shadow'"
+            " FROM calls c JOIN call_kinds k ON k.id = c.kind_id JOIN series d ON d.id = k.series_id"
+            f" WHERE {where} AND c.project_id = (SELECT id FROM projects WHERE name = ?1)",
+            (score.project, *values),
+        ).fetchall()
 
     def _joined(self, address: str, project: str) -> list[tuple[int, int]]:
         rows = self._connection.execute(

@@ -143,6 +143,10 @@ class SqliteStore(Decisions, OutboxTables):
     def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
         return self._writing().ask(job).result(APPEND_TIMEOUT_S)
 
+    def _runs(self, trace_id: bytes) -> str | None:
+        """Where the trace may be. A store that is open for reading only cannot know, and asks all runs."""
+        return self._writer.appender.runs.as_json(trace_id) if self._writer is not None else None
+
     def _now_ns(self) -> int:
         return self._clock()
 
@@ -217,16 +221,18 @@ class SqliteStore(Decisions, OutboxTables):
 
     def call(self, trace_id: bytes, span_id: bytes, project: str = "default") -> CallRow | None:
         with self._read() as connection:
-            return reading.one_call(connection, self._dictionary, trace_id, span_id, project)
+            return reading.one_call(
+                connection, self._dictionary, trace_id, span_id, project, self._runs(trace_id)
+            )
 
     def trace(self, trace_id: bytes, limit: int = 500, project: str = "default") -> list[SpanRecord]:
         """The received spans of a trace by start time, LLM or not."""
         with self._read() as connection:
-            return reading.trace(connection, trace_id, project, limit)
+            return reading.trace(connection, trace_id, project, limit, self._runs(trace_id))
 
     def contents(self, trace_id: bytes, span_id: bytes, project: str = "default") -> list[ContentRecord]:
         with self._read() as connection:
-            return reading.contents(connection, trace_id, span_id, project)
+            return reading.contents(connection, trace_id, span_id, project, self._runs(trace_id))
 
     def routes(self, project: str = "default") -> list[RouteInfo]:
         """Every route of production calls that was ever seen, the busiest first."""
@@ -263,7 +269,7 @@ class SqliteStore(Decisions, OutboxTables):
     def cost_history(self, trace_id: bytes, span_id: bytes, project: str = "default") -> list[PastCost]:
         """What the call was taken to cost before it was priced again, oldest first."""
         with self._read() as connection:
-            return repricing.history(connection, trace_id, span_id, project)
+            return repricing.history(connection, trace_id, span_id, project, self._runs(trace_id))
 
     # ---- keeping house ----------------------------------------------------------------------------------
 

@@ -534,6 +534,11 @@ def has_id(column: str, *values: str, runs: str = _ALL_RUNS) -> str:
     return f"{within}{some}substr({column}, {part}) = substr({first}, {part}) AND +{column} = {second}"
 
 
+def given_runs(value: str) -> str:
+    """The runs of a parameter, a JSON list, for `has_id`; where it is NULL, all."""
+    return f"SELECT value FROM json_each(ifnull({value}, (SELECT json_group_array(run) FROM arrival_runs)))"  # noqa: S608
+
+
 def runs_between(start: str, end: str) -> str:
     """The runs that hold spans which began between two parameters, for `has_id`."""
     return f"{_ALL_RUNS} WHERE newest_ns >= {start} AND oldest_ns <= {end}"

@@ -64,15 +64,41 @@ def test_a_resend_is_known_in_every_run_also_after_a_restart(
             assert store.append(batch).duplicates == len(batch.spans)
 
 
-def test_a_trace_and_its_calls_are_read_from_all_runs(reopen: Callable[[], Store]) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_trace_and_its_calls_are_read_from_all_runs(
+    tmp_path: Path, reopen: Callable[[], Store], clock: build.Clock, read_only: bool
+) -> None:
     store = reopen()
     in_three_runs(store)
-    assert [span.span_id for span in store.trace(build.trace_id(1))] == [
+    reader = store
+    if read_only:
+        reader = open_store(f"sqlite:///{tmp_path / 'store.db'}", read_only=True, now_ns=clock)
+    assert [span.span_id for span in reader.trace(build.trace_id(1))] == [
         build.span_id(number) for number in (11, 12, 13)
     ]
     for trace, number in ((1, 11), (1, 12), (3, 31), (15, 105)):
-        assert store.call(build.trace_id(trace), build.span_id(number)) is not None
-    assert store.call(build.trace_id(1), build.span_id(31)) is None
+        assert reader.call(build.trace_id(trace), build.span_id(number)) is not None
+    assert reader.call(build.trace_id(1), build.span_id(31)) is None
+    if reader is not store:
+        reader.close()
+
+
+@pytest.mark.parametrize("days_later", [0, 20])
+def test_a_score_finds_its_call_in_an_earlier_run(reopen: Callable[[], Store], days_later: int) -> None:
+    store = reopen()
+    store.append(build.batch(build.call(1, 1, response_id="r-1")))
+    skip_to(store, 3 * RUN)
+    later = build.EPOCH_NS + days_later * build.DAY_NS
+    store.append(build.batch(build.call(2, 2, start_ns=later)))
+    store.append(
+        build.batch(
+            build.score("by-response", response_id="r-1", time_ns=later),
+            build.score("by-span", trace=1, number=1, time_ns=later),
+        )
+    )
+    found = store.call(build.trace_id(1), build.span_id(1))
+    assert found is not None
+    assert sorted(score.name for score in found.scores) == ["by-response", "by-span"]
 
 
 def test_a_parent_of_a_later_run_names_the_route(reopen: Callable[[], Store]) -> None:
