@@ -24,7 +24,7 @@ CALL = f"/calls/{'ee' * 15}00/{'ee' * 7}00"
 PAGES = (
     "/", "/?range=7d&spend=share", "/?range=24h&tz=Asia/Kolkata", "/routes", "/routes?group=prefix&compare=prev", "/routes/answer_customer",
     f"/routes/{seed.DRIFTING}", f"/routes/{seed.DRIFTING}?open=slices", f"/routes/{quote(seed.HOSTILE_ROUTE, safe='')}", "/calls", "/calls?view=low_quality", "/calls?view=costliest", CALL,
-    f"{CALL}?tab=attributes", f"{CALL}?tab=cost", f"{CALL}?tab=raw", f"/traces/{'ee' * 15}01", "/alerts", "/alerts?state=all", "/experiments",
+    f"{CALL}?tab=attributes", f"{CALL}?tab=cost", f"{CALL}?tab=raw", f"/traces/{'ee' * 15}01", "/alerts", "/alerts?state=all", "/alerts/rules", "/experiments",
     "/experiments/exp-review-mini", "/simulate", "/simulate?s=proposed", "/models", "/models?q=sonnet", "/live", "/welcome", "/settings", "/docs", "/docs/quality",
     "/search", "/search?q=answer",
 )  # fmt: skip
@@ -283,7 +283,8 @@ def test_the_weekly_report_stands_alone(month: Browser) -> None:
     assert not re.search(r'(src|href)="(?!data:)', html)
     assert "<script" not in html
     assert "Hold." in html
-    assert html.count("<img") == 5
+    assert html.count("<img") == 6, "five charts and what came after first tries"
+    assert "The week before ends at the same hour: 11 Nov 00:00 to 17 Nov 09:00." in html
     assert "<script" not in report(month.store, seed.HOSTILE_ROUTE, seed.NOW_NS)
     with pytest.raises(LookupError, match="answer_customer"):
         report(month.store, "nope", seed.NOW_NS)

@@ -16,7 +16,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-from .fmt import UNKNOWN
+from .fmt import UNKNOWN, visible
 
 TIER_ORDER: Final = ("on-device", "small", "specialised", "mid", "flagship", "reasoning", "")
 _PAD_TOP: Final = 16
@@ -93,6 +93,7 @@ class Chart:
     height: int
     label: str
     gutter_width: int = _GUTTER
+    legend: tuple[tuple[str, str], ...] = ()  # (class, name), for the file; a page writes its own
 
     def __html__(self) -> Markup:
         gutter = f'<svg class="gutter" width="{self.gutter_width}" height="{self.height}" aria-hidden="true">{self.gutter}</svg>'
@@ -104,14 +105,22 @@ class Chart:
 
     def standalone(self, title: str, width: int = 960) -> str:
         """The chart as one SVG file without a stylesheet, for mail and chat."""
-        height = self.height + 44
+        top = 58 if self.legend else 40
+        height = self.height + top + 4
+        keys, x = "", 16.0
+        for css, full in self.legend:
+            name = visible(full, 40)
+            mark = "line" if css.startswith("l") else "rect"
+            shape = 'x2="12" y1="-4" y2="-4"' if mark == "line" else 'y="-9" width="10" height="10"'
+            keys += f'<g transform="translate({number(x)} 46)"><{mark} class="{css}" {shape}/><text class="axis" x="17">{escape(name)}</text></g>'
+            x += 34 + 6.1 * len(name)
         body = (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
             f'font-family="system-ui, sans-serif" font-size="11"><title>{escape(title)}</title><desc>{escape(self.label)}</desc>'
             f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
-            f'<text x="16" y="26" font-size="14" font-weight="600" fill="#16181d">{escape(title)}</text>'
-            f'<svg x="8" y="40" width="{self.gutter_width}" height="{self.height}">{self.gutter}</svg>'
-            f'<svg x="{8 + self.gutter_width}" y="40" width="{width - self.gutter_width - 24}" height="{self.height}">{self.plot}</svg></svg>'
+            f'<text x="16" y="26" font-size="14" font-weight="600" fill="#16181d">{escape(title)}</text>{keys}'
+            f'<svg x="8" y="{top}" width="{self.gutter_width}" height="{self.height}">{self.gutter}</svg>'
+            f'<svg x="{(8 if self.gutter_width else 16) + self.gutter_width}" y="{top}" width="{width - self.gutter_width - (24 if self.gutter_width else 32)}" height="{self.height}">{self.plot}</svg></svg>'
         )
         # What leads somewhere on the page leads nowhere from a file.
         return re.sub(r'class="([^"]*)"', _inline_classes, re.sub(r' data-href="[^"]*"', "", body))
@@ -286,6 +295,7 @@ def stacked(
         grid + "".join(bars) + _x_labels(columns, height) + _hits(columns, height) + _marks(marks, height),
         height,
         label,
+        legend=tuple((layer.css, layer.name) for layer in reversed(layers)),
     )
 
 
@@ -381,6 +391,7 @@ def line(
         + _marks(marks, height),
         height,
         label,
+        legend=tuple((f"l{k}", ln.name) for k, ln in enumerate(lines)),
     )
 
 

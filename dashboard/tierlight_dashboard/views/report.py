@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 from markupsafe import Markup
 
 from tierlight.pricing import PriceBook
-from tierlight_collector.records import HOUR_NS, TimeRange
 from tierlight_collector.stores.protocol import Store
 
 from ..analysis.verdict import compared, quality_of
 from . import fmt
 from .assets import HERE
+from .charts import Chart
 from .route import RoutePage
 from .routetable import route_rows
 from .site import DashboardSettings, Site, file_name
 from .urlstate import State, named_window, parse
 
-WEEK_NS = 7 * 24 * HOUR_NS
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A chart inside the document, with what it says for those who do not see it."""
+
+    title: str
+    says: str
+    address: str
 
 
 def report(store: Store, route: str, now_ns: int, *, book: PriceBook | None = None) -> str:
@@ -45,8 +52,7 @@ def _report(site: Site, route: str) -> str:
         )
     state = _week(site, route)
     page = RoutePage(site, state, site.formats(state), route)
-    start = state.window.start_ns
-    before = TimeRange(start - WEEK_NS, start)
+    start, before = state.window.start_ns, state.previous  # up to the same hour: like is compared with like
     earlier = route_rows(
         site.rollups(before, ("route", "provider", "model", "tier"), state.where(route=(route,))),
         page.prefs,
@@ -60,7 +66,11 @@ def _report(site: Site, route: str) -> str:
         else quality_of(was.sums, page.row.quality.score if page.row and page.row.quality else "")
     )
     quality_now = page.row.quality if page.row is not None else None
-    drawn = [page.draw(name) for name in ("quality", "latency", "cost", "errors", "mix")]
+    names = ["quality", "latency", "cost", "errors", "mix"]
+    if page.cascade is not None:
+        names.append("cascade")
+    drawn = [page.draw(name) for name in names]
+    split = page.sample.make().split if page.row is not None else None
     alerts = [
         a
         for a in site.store.alerts(route=route)
@@ -75,7 +85,11 @@ def _report(site: Site, route: str) -> str:
             quality_now.interval if quality_now else None, quality_then.interval if quality_then else None
         ),
         "change": fmt.change,
-        "drawn": [(d.title, _svg(d.chart.standalone(d.title, 720), i)) for i, d in enumerate(drawn)],
+        "drawn": [Picture(d.title, d.note or d.chart.label, _address(d.chart, d.title)) for d in drawn],
+        "split": split,
+        "split_picture": None
+        if split is None
+        else Picture("Change by part", split.chart.label, _address(split.chart, "Change by part")),
         "alerts": alerts,
         "f": site.formats(state),
         "now_ns": site.now_ns,
@@ -92,9 +106,10 @@ def _week(site: Site, route: str) -> State:
     return replace(state, window=named_window("7d", site.now_ns, state.zone))
 
 
-def _svg(text: str, number: int) -> tuple[str, int]:
+def _address(chart: Chart, title: str) -> str:
     """A chart as a data address: an image cannot run anything, whatever a name in it says."""
-    return "data:image/svg+xml;base64," + b64encode(text.encode()).decode(), number
+    svg = chart.standalone(title, 720)
+    return "data:image/svg+xml;base64," + b64encode(svg.encode()).decode()
 
 
 def router(site: Site) -> APIRouter:

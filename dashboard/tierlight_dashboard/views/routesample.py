@@ -141,6 +141,8 @@ class RouteSample:
         lines = []
         for term in change.terms:
             says = f"{self._signed(term.effect)} ({self._signed(term.low)} to {self._signed(term.high)})"
+            if term.effect == term.low == term.high:
+                says = "unchanged"
             low, high = (None if v is None else v * 1e12 for v in (term.low, term.high))
             lines.append(rowcharts.Estimate(_PARTS[term.name], term.effect * 1e12, low, high, says))
         label = f"Change of the cost of a thousand answers by part. {change.sentence(against)}"

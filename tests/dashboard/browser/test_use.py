@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 from dashboard import seed
@@ -187,3 +189,36 @@ def test_slices_arrive_after_the_page_and_shift_nothing(tab: Watched) -> None:
     expect(page.locator("#slices")).to_contain_text("Lowest scores")
     assert "open=" not in page.url
     assert page.evaluate("window.__cls") < 0.02
+
+
+def test_paper_holds_the_verdict_and_no_buttons(tab: Watched) -> None:
+    page = tab.open(f"/routes/{seed.DRIFTING}?open=slices")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 between its margins
+    expect(page.locator(".verdict")).to_contain_text("Hold.")
+    expect(page.locator(".verdict")).to_have_css("color", "rgb(0, 0, 0)")
+    assert page.locator("button:visible, nav:visible, summary:visible").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    tab.open("/")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    assert len(page.pdf(format="A4")) > 10_000
+
+
+def test_the_weekly_report_reads_on_its_own(chromium: Browser, served: str, tmp_path: Path) -> None:
+    html = httpx.get(f"{served}/report", params={"route": seed.DRIFTING}).text
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    page = chromium.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 600)")
+    assert [url for url in asked if not url.startswith("data:")] == [page.url]
+    expect(page.locator(".verdict")).to_contain_text("Hold.")
+    result = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "best-practice"]})
+    assert result.violations_count == 0, result.generate_report()
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.emulate_media(media="print")
+    expect(page.locator(".verdict")).to_be_visible()
+    assert len(page.pdf(format="A4")) > 10_000
+    page.close()
