@@ -8,7 +8,7 @@ seconds or catches up on a week, the alert says the same.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tierlight_collector.decisions import Alert
@@ -33,17 +33,23 @@ SETTLING_CALLS = 200  # so many calls after an alarm its size, and the severity,
 class AlertBook:
     """`before` are the streams before the batch, `touched` those that it moved on, as they are after it.
 
-    `read_calls` is the arrival number up to which calls are read.
+    `read_calls` is the arrival number up to which calls are read, `sizes` the user's own sizes of effects.
     """
 
     def __init__(
-        self, store: Store, before: dict[StreamKey, Stream], touched: dict[StreamKey, Stream], read_calls: int
+        self,
+        store: Store,
+        before: dict[StreamKey, Stream],
+        touched: dict[StreamKey, Stream],
+        read_calls: int,
+        sizes: Mapping[str, float],
     ) -> None:
         self._store = store
         self._before = before
         self._touched = touched
         self._streams = ChainMap(touched, before)
         self._read_calls = read_calls
+        self._sizes = sizes
         self._open = {a.test_key: a for a in store.alerts(states=("open", "recovering"), limit=10_000)}
         self.changed: dict[str, Alert] = {}
         # Test keys, each once, in order.
@@ -157,6 +163,7 @@ class AlertBook:
                 s.is_judge_check and s.is_frozen and f"quality:{s.key[5]}" == detector.signal.name
                 for s in self._streams.values()
             ),
+            sizes=self._sizes,
             steady_models_elsewhere=any(
                 s.kind == stream.kind and s.pool not in ringing and s.pool != model and s.detectors
                 for s in self._streams.values()

@@ -22,6 +22,7 @@ from tierlight_collector.stores.protocol import Store
 
 from .policyapi import policy_router
 from .views import (
+    alertrules,
     alerts,
     call,
     calls,
@@ -46,7 +47,7 @@ MAX_FORM_BYTES = 1 << 20
 ROUTERS = tuple(
     page.router
     for page in (
-        overview, routes, route, calls, call, alerts, experiments, revisions, simulate, models, live, welcome, settingspage, docs, search, report,
+        overview, routes, route, calls, call, alerts, alertrules, experiments, revisions, simulate, models, live, welcome, settingspage, docs, search, report,
     )
 )  # fmt: skip
 

@@ -27,15 +27,13 @@ from tierlight_collector.stores.protocol import Store
 from .analysis.course import Turn
 from .analysis.drift import SEVERITY_ORDER
 from .analysis.standing import is_muted
-from .outbound import TIMEOUT_S, OutboundRefused, Resolver, post, resolve
+from .outbound import NOT_TOLD, NOTIFIER, TIMEOUT_S, TOLD, OutboundRefused, Resolver, post, resolve
 
 logger = logging.getLogger(__name__)
 
 SIGNATURE = "X-Tierlight-Signature"
 TOLD_KEY = "notify.told"
 MOST_REMEMBERED = 2_000
-WHO = "notify"  # in the audit log
-TOLD, NOT_TOLD = "told", "not told"
 Event = Literal["opened", "worsened", "resolved"]
 
 
@@ -315,7 +313,7 @@ class Notifier:
         if delivered:
             newest = list(self._told)[-MOST_REMEMBERED:]
             self._told = dict.fromkeys(newest)
-            self._store.set_setting(TOLD_KEY, json.dumps(newest), "notify")
+            self._store.set_setting(TOLD_KEY, json.dumps(newest), NOTIFIER)
         return delivered
 
     def _messages(self, news: News, now_ns: int) -> Iterator[Message]:
@@ -350,7 +348,7 @@ class Notifier:
             return False
         self._told[key] = None
         self._failed.discard(key)
-        self._store.record_audit(AuditEntry(now_ns, WHO, TOLD, channel.name, message.heading))
+        self._store.record_audit(AuditEntry(now_ns, NOTIFIER, TOLD, channel.name, message.heading))
         return True
 
     def _note(self, now_ns: int, channel: Channel, message: Message, key: str, reason: str) -> None:
@@ -361,4 +359,4 @@ class Notifier:
             self._failed.clear()
         self._failed.add(key)
         detail = f"{message.heading}: {reason}"
-        self._store.record_audit(AuditEntry(now_ns, WHO, NOT_TOLD, channel.name, detail))
+        self._store.record_audit(AuditEntry(now_ns, NOTIFIER, NOT_TOLD, channel.name, detail))

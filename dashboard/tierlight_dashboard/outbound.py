@@ -17,6 +17,8 @@ import httpx
 
 TIMEOUT_S = 5.0
 LONGEST_ANSWER = 65_536
+NOTIFIER = "notify"  # who, in the audit log's entries of what became of a message
+TOLD, NOT_TOLD = "told", "not told"
 Resolver = Callable[[str, int], Sequence[str]]
 
 _CGNAT = ip_network("100.64.0.0/10")

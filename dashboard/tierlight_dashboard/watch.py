@@ -27,6 +27,7 @@ from .analysis.coverage import RouteCoverage, is_expected, touched_routes
 from .analysis.incidents import stream_of
 from .analysis.learning import new_normal
 from .analysis.monitor import observe
+from .analysis.preferences import Preferences, preferences
 from .analysis.prices import FrozenPrices, price_alert
 from .analysis.signals import Observation, observe_call, observe_score
 from .analysis.standing import (
@@ -79,6 +80,7 @@ class Watch:
         self._prices = FrozenPrices()
         self._budget_day: int | None = None
         self._coverage: dict[str, RouteCoverage] = {}
+        self._preferences = Preferences()
 
     def tick(self, now_ns: int) -> TickReport:
         """Read everything that has arrived, judge it, store the outcome; gives what is new."""
@@ -86,6 +88,7 @@ class Watch:
             report = TickReport()
             try:
                 self._load()
+                self._heed()
                 while True:
                     calls = self._store.call_evidence(self._watermarks.get("calls", 0), BATCH)
                     scores = self._store.score_evidence(self._watermarks.get("scores", 0), BATCH)
@@ -188,6 +191,14 @@ class Watch:
             self._policy = replace(self._configured, units=budget["units"])
         self._loaded = True
 
+    def _heed(self) -> None:
+        """Take over what people set: sizes hold for alerts from now on, a budget for the thresholds of the next day."""
+        self._preferences = preferences(self._store.settings())
+        own = self._preferences.alert_budget
+        budget = {level: own.get(level, accepted) for level, accepted in self._configured.budget.items()}
+        if budget != self._policy.budget:
+            self._policy = replace(self._policy, budget=budget)
+
     def _spread_budget(self, day: int) -> None:
         """Once a day of the calls' own time share the accepted false alarms among the tests that are open.
 
@@ -235,7 +246,8 @@ class Watch:
             self._observations(calls, scores, prices, coverage, told, more_scores),
             self._policy,
         )
-        book = AlertBook(self._store, self._streams, touched, watermarks.get("calls", 0))
+        sizes = self._preferences.alert_sizes
+        book = AlertBook(self._store, self._streams, touched, watermarks.get("calls", 0), sizes)
         book.enter(events)
         states: dict[str, bytes] = {}
         forget: list[str] = []

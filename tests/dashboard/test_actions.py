@@ -50,6 +50,63 @@ def test_an_alert_is_put_away_and_brought_back(desk: Browser, do: str, undo: str
     assert len(desk.store.audit()) >= 2
 
 
+def test_several_alerts_are_acted_on_at_once_and_all_undone(desk: Browser) -> None:
+    first, second = desk.store.alerts(states=("open",))
+    answer = desk.ask(
+        "POST",
+        "/alerts/act",
+        data={"csrf": desk.token(), "id": [str(first.id), str(second.id)], "do": "ack", "note": "Ben looks"},  # type: ignore[dict-item]
+    )
+    assert answer.headers["location"] == f"/alerts?done=ack.{first.id}.{second.id}"
+    acked = desk.store.alerts(states=("open",))
+    assert [a.acknowledged_ns for a in acked] == [seed.NOW_NS] * 2
+    assert [a.note for a in acked] == ["Ben looks"] * 2
+    page = desk.text(answer.headers["location"])
+    assert "2 alerts. Acknowledged." in page
+    undo = re.search(
+        r'<form method="post" action="/alerts/act">(?:(?!</form>).)*value="unack".*?</form>', page, re.S
+    )
+    assert undo
+    assert re.findall(r'name="id" value="(\d+)"', undo.group()) == [str(first.id), str(second.id)]
+
+
+def test_an_action_on_several_stops_before_the_first_when_one_is_not_there(desk: Browser) -> None:
+    first = desk.store.alerts(states=("open",))[0]
+    fields = {"csrf": desk.token(), "id": [str(first.id), "999"], "do": "resolve"}
+    assert desk.ask("POST", "/alerts/act", data=fields).status_code == 404  # type: ignore[arg-type]
+    kept = desk.store.alert(first.id)
+    assert kept is not None
+    assert kept.state == "open"
+    assert desk.post("/alerts/act", do="ack").status_code == 422, "none was ticked"
+
+
+def test_a_mute_ends_when_it_was_said_to(desk: Browser) -> None:
+    first = desk.store.alerts(states=("open",))[0]
+    past = desk.post("/alerts/act", one=f"mute.{first.id}", until="2020-01-01T00:00")
+    assert past.status_code == 422
+    assert "Expected a time to come" in past.text
+    desk.post("/alerts/act", one=f"mute.{first.id}", until="2027-01-31T09:00", zone="Europe/Berlin")
+    (mute,) = desk.store.mutes()
+    assert (mute.route, mute.signal) == (first.route, first.signal)
+    assert mute.until_ns == 1_801_382_400 * 10**9, "nine in Berlin is eight in UTC"
+    assert "until 31 Jan" in desk.text("/alerts?state=muted")
+
+
+def test_sizes_of_alerts_are_previewed_and_kept(desk: Browser) -> None:
+    before = desk.text("/alerts/rules")
+    assert "1 ticket" in before
+    tried = desk.post("/alerts/rules", do="preview", **{"alert.size.page.quality": "3"})
+    assert tried.status_code == 200
+    assert tried.text.count("1 page") == 2, "the latency alert, and now the quality alert too"
+    assert "alert.size.page.quality" not in desk.store.settings(), "a preview keeps nothing"
+    wrong = desk.post("/alerts/rules", do="save", **{"alert.size.page.quality": "lots"})
+    assert wrong.status_code == 422
+    assert "expected a percent above 0" in wrong.text
+    desk.post("/alerts/rules", do="save", **{"alert.size.page.quality": "3", "alert.budget.page": "1"})
+    assert desk.store.settings()["alert.size.page.quality"] == "0.03"
+    assert re.search('name="alert.size.page.quality" value="3"', desk.text("/alerts/rules"))
+
+
 def test_a_new_normal_is_handed_to_the_watch(desk: Browser) -> None:
     taken: list[tuple[int, str, int]] = []
     first = desk.store.alerts(states=("open",))[0]

@@ -401,6 +401,37 @@ def test_tokens_that_were_never_seen_for_a_week_are_no_ticket(store: Store, gap:
     assert {alert.severity for alert in alerts} == {severity}
 
 
+@pytest.mark.parametrize(
+    ("own", "severity"),
+    [
+        ({}, "page"),
+        ({"page": "0.6"}, "ticket"),
+        ({"page": "0.6", "ticket": "0.5"}, "info"),
+        ({"page": "x"}, "page"),
+    ],
+)
+def test_a_persons_own_sizes_decide_how_grave_an_alert_is(
+    store: Store, own: dict[str, str], severity: str
+) -> None:
+    for level, size in own.items():
+        store.set_setting(f"alert.size.{level}.quality", size, "ben")
+    send(store, stream(1, (1000, 0.84), (100, 0.4)))
+    (alert,) = tick(store, at(1100)).opened
+    assert (alert.kind, alert.severity) == ("quality", severity)
+
+
+def test_a_smaller_budget_of_false_alarms_raises_the_thresholds_of_the_next_day(store: Store) -> None:
+    watch = Watch(store)
+    send(store, stream(1, (1000, 0.84)))
+    watch.tick(at(1000))
+    before = {row.signal: row.threshold for row in watch.standings(at(1000))}
+    store.set_setting("alert.budget.page", "0.01", "ben")
+    send(store, stream(1, (1000, 0.84), first=20_000))
+    watch.tick(at(21_000))
+    after = {row.signal: row.threshold for row in watch.standings(at(21_000))}
+    assert after["quality:right"] > 3 * before["quality:right"]
+
+
 @pytest.mark.parametrize("judge_first", [True, False])
 def test_a_judge_that_moved_is_named_by_the_alerts_of_its_scores(store: Store, judge_first: bool) -> None:
     frozen = {"route": "judge", "purpose": "judge", "segment": "frozen", "request_model": "judge-1"}

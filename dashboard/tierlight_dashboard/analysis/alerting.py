@@ -136,7 +136,8 @@ def describe(
     start = point.at if point else int(sum(row.call.start_ns / 1e6 < rang.change_ms for row in rows))
     effect = measure(signal, detector, y, start)
     terms = terms_of(signal, stream, rows, y, start, rang, detector, context, _span(rows, point, rang))
-    return _alert(rang, stream, detector, effect, rows, y, start, _span(rows, point, rang), terms)
+    level = _severity(signal, stream, detector, effect, context.sizes)
+    return _alert(rang, stream, detector, effect, level, rows, y, start, _span(rows, point, rang), terms)
 
 
 def measure(signal: Signal, detector: Detector, y: Floats, start: int) -> Effect:
@@ -204,6 +205,7 @@ def _alert(
     stream: Stream,
     detector: Detector,
     effect: Effect,
+    level: Severity,
     rows: Sequence[CallRow],
     y: Floats,
     start: int,
@@ -220,7 +222,7 @@ def _alert(
         scope=detector.scope,
         route=stream.route,
         model=stream.model,
-        severity=_severity(signal, stream, detector, effect),
+        severity=level,
         state="open",
         opened_ns=rang.time_ns,
         resolved_ns=None,
@@ -243,7 +245,9 @@ def _alert(
     )
 
 
-def _severity(signal: Signal, stream: Stream, detector: Detector, effect: Effect) -> Severity:
+def _severity(
+    signal: Signal, stream: Stream, detector: Detector, effect: Effect, sizes: Mapping[str, float]
+) -> Severity:
     """By the near end of the effect; tails that were never seen for a week may just follow the hour or the day."""
     reference = detector.reference
     if not effect.got_worse:
@@ -252,7 +256,18 @@ def _severity(signal: Signal, stream: Stream, detector: Detector, effect: Effect
         days = (reference.until_ns - stream.first_ns) / DAY_NS
         if days < WEEK_DAYS:
             return "info"
-    return severity(effect.near_end, signal.page_at, signal.ticket_at)
+    return severity(effect.near_end, *sizes_of(signal, sizes))
+
+
+def sizes_of(signal: Signal, own: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """From which size of the effect on a signal pages and asks for a ticket: the user's sizes by "level.kind", else its own.
+
+    A fall that is only told for information stays so.
+    """
+    if signal.falls:
+        return signal.page_at, signal.ticket_at
+    page, ticket = (own.get(f"{level}.{signal.kind}") for level in ("page", "ticket"))
+    return (signal.page_at if page is None else page, signal.ticket_at if ticket is None else ticket)
 
 
 def samples(
@@ -300,7 +315,7 @@ def _traffic(rang: Rang, stream: Stream, detector: Detector, rows: Sequence[Call
     )
     span = (int(rang.change_ms * 1e6), int(rang.change_ms * 1e6), rang.time_ns)
     y = np.array([float(value_of(row) == name) for row in rows])
-    alert = _alert(rang, stream, detector, effect, rows, y, start, span, terms)
+    alert = _alert(rang, stream, detector, effect, "info", rows, y, start, span, terms)
     text = (
         f"Traffic changed on {stream.route}: {what} is {percent(effect.after)} of calls, was {percent(before)}"
         f" ({count(n, 'call')} since {clock(span[0])}). Quality is judged within each segment."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
@@ -33,12 +33,13 @@ FACTS: dict[str, Callable[[CallRow], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What else is open when an alert is written."""
+    """What else is open when an alert is written, and the user's own sizes of effects (`alerting.sizes_of`)."""
 
     others: tuple[Ringing, ...] = ()
     model_test_rings: bool = False
     steady_models_elsewhere: bool = False
     judge_moved: bool = False  # the test of the judge's frozen answers rings
+    sizes: Mapping[str, float] = field(default_factory=dict)
 
 
 def cause_term(cause: str) -> Mapping[str, Any]:

@@ -33,6 +33,8 @@ class Preferences:
     trace_url: str = ""
     keys: bool = True
     shadow_budget_nusd: int = SHADOW_BUDGET_NUSD  # what one shadow test may cost in all
+    alert_sizes: Mapping[str, float] = field(default_factory=dict)  # "page.quality" -> size of the effect
+    alert_budget: Mapping[str, float] = field(default_factory=dict)  # "page" -> false alarms a month
 
     def floor_of(self, route: str) -> float | None:
         """The agreed quality floor of a route, else the common one."""
@@ -76,6 +78,10 @@ def preferences(settings: Mapping[str, str]) -> Preferences:
     def shares(name: str) -> dict[str, float]:
         return {k: s for k, v in by_route(name).items() if (s := share(v)) is not None}
 
+    def numbers(prefix: str) -> dict[str, float]:
+        found = {k.removeprefix(prefix): _number(v) for k, v in settings.items() if k.startswith(prefix)}
+        return {k: v for k, v in found.items() if v is not None}
+
     budget = _number(settings.get("budget.month_usd"))
     shadow = _number(settings.get("shadow.max_spend_usd"))
     rate = _number(settings.get("currency.per_usd"))
@@ -96,4 +102,6 @@ def preferences(settings: Mapping[str, str]) -> Preferences:
         trace_url=settings.get("trace_url", ""),
         keys=settings.get("keys") != "off",
         shadow_budget_nusd=SHADOW_BUDGET_NUSD if shadow is None else round(shadow * 1e9),
+        alert_sizes=numbers("alert.size."),
+        alert_budget=numbers("alert.budget."),
     )

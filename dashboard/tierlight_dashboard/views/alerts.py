@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC
 from functools import cached_property
 from html import escape
 from typing import Any, Final
+from zoneinfo import ZoneInfo, available_timezones
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
@@ -17,7 +19,7 @@ from tierlight_collector.decisions import Alert, AlertMute
 from . import fmt
 from .csvout import Cell, csv_response, json_response
 from .site import WHO, Panel, Site
-from .urlstate import State
+from .urlstate import State, read_time
 
 STATES: Final = (
     ("open", "Open"),
@@ -32,7 +34,7 @@ DONE: Final = {
     "unack": "Acknowledgement taken back.",
     "resolve": "Resolved. It opens again by itself if the signal gets worse.",
     "reopen": "Opened again.",
-    "mute": "Muted: no notification, not counted.",
+    "mute": "Muted: no notification, not counted; also what rings of the same route and signal.",
     "unmute": "No longer muted.",
     "normal": "Accepted as the new normal: a new reference is being built.",
 }
@@ -93,10 +95,14 @@ class Inbox:
         return groups
 
     @cached_property
-    def done(self) -> tuple[str, str, str]:
-        """(words, undoing action, alert id) of what was just done, by the address it came back to."""
-        what, _, ident = self.state.get("done").partition(".")
-        return DONE.get(what, ""), UNDO.get(what, "") if ident.isdigit() else "", ident
+    def done(self) -> tuple[str, str, list[str]]:
+        """(words, undoing action, alert ids) of what was just done, by the address it came back to."""
+        what, *idents = self.state.get("done").split(".")
+        known = [ident for ident in idents if ident.isascii() and ident.isdigit()]
+        words = DONE.get(what, "")
+        if words and len(known) > 1:
+            words = f"{len(known)} alerts. {words}"
+        return words, UNDO.get(what, "") if known else "", known
 
     def cells(self) -> Iterator[tuple[Cell, ...]]:
         for a in self._all.value or []:
@@ -130,41 +136,76 @@ def level(alert: Alert, value: float) -> str:
     return f"${fmt.significant(abs(value), 3)}" if alert.unit == "usd" else f"{fmt.count(value)} tokens"
 
 
-def act(site: Site, form: FormData) -> str:
-    """Do what the form asks with its alert; gives the word for it.
+def act(site: Site, form: FormData) -> tuple[str, list[str]]:
+    """Do what the form asks with its alerts; gives the word for it and their ids.
+
+    A button of one alert sends `one` as "<what>.<id>", the bar above the list `do` with the `id` of each that is ticked.
 
     Raises:
-        HTTPException: 404 for an alert that does not exist, 422 for an action nobody knows.
+        HTTPException: 404 for an alert that does not exist; 422 for an action nobody knows, no alert, or a time that has passed.
     """
-    ident, what = str(form.get("id", "")), str(form.get("do", ""))
+    what, _, ident = str(form.get("one", "")).partition(".")
+    if what:
+        idents = [ident]
+    else:
+        what, idents = str(form.get("do", "")), [str(each) for each in form.getlist("id")]
+    if not idents:
+        raise HTTPException(422, "No alert is ticked. Go back, tick one or more, and choose again.")
+    found = [_alert(site, each) for each in dict.fromkeys(idents)]
+    until = _until(site, form) if what == "mute" else None
+    note = str(form.get("note", "")).strip()[:200]
+    for alert in found:
+        _act_on(site, alert, what, note, until)
+    return what, [str(alert.id) for alert in found]
+
+
+def _alert(site: Site, ident: str) -> Alert:
     alert = site.store.alert(int(ident)) if ident.isascii() and ident.isdigit() and len(ident) < 18 else None
     if alert is None:
         raise HTTPException(404, "There is no such alert.")
+    return alert
+
+
+def _until(site: Site, form: FormData) -> int | None:
+    """When a mute ends: at the moment that is given, else after the days that are chosen; None is never."""
+    text = str(form.get("until", "")).strip()
+    if text:
+        zone = str(form.get("zone", "")) or site.preferences().zone
+        moment = read_time(text, ZoneInfo(zone) if zone in available_timezones() else UTC)
+        if moment is None or moment <= site.now_ns:
+            raise HTTPException(
+                422, f"Expected a time to come, such as 2027-01-31T09:00, got “{fmt.visible(text, 40)}”."
+            )
+        return moment
+    days = str(form.get("days", "7"))
+    return (
+        None
+        if days == "0"
+        else site.now_ns + (int(days) if days in ("1", "7", "30") else 7) * 86_400 * fmt.NANO
+    )
+
+
+def _act_on(site: Site, alert: Alert, what: str, note: str, until: int | None) -> None:
     now, store = site.now_ns, site.store
-    note = str(form.get("note", ""))[:200]
+    kept = note or alert.note
     if what == "ack":
-        store.update_alert(
-            replace(alert, acknowledged_by=WHO, acknowledged_ns=now, note=note or alert.note), WHO
-        )
+        store.update_alert(replace(alert, acknowledged_by=WHO, acknowledged_ns=now, note=kept), WHO)
     elif what == "unack":
         store.update_alert(replace(alert, acknowledged_by="", acknowledged_ns=None), WHO)
     elif what == "resolve":
-        store.update_alert(replace(alert, state="resolved", resolved_ns=now, note=note or alert.note), WHO)
+        store.update_alert(replace(alert, state="resolved", resolved_ns=now, note=kept), WHO)
     elif what == "reopen":
         store.update_alert(replace(alert, state="open", resolved_ns=None), WHO)
     elif what == "mute":
-        days = str(form.get("days", "7"))
-        until = (
-            None if days == "0" else now + (int(days) if days in ("1", "7", "30") else 7) * 86_400 * fmt.NANO
-        )
         store.set_mute(AlertMute(alert.route, alert.signal, until, WHO))
+        if note:
+            store.update_alert(replace(alert, note=note), WHO)
     elif what == "unmute":
         store.remove_mute(alert.route, alert.signal, WHO)
     elif what == "normal" and site.settings.accept_as_normal is not None:
         site.settings.accept_as_normal(alert.id, WHO, now)
     else:
         raise HTTPException(422, "Expected one of ack, resolve, mute or normal and their opposites.")
-    return what
 
 
 def atom(site: Site) -> str:
@@ -214,10 +255,10 @@ def router(site: Site) -> APIRouter:
     @pages.post("/alerts/act")
     async def change(request: Request) -> Response:
         form = await site.form(request)
-        what = await site.aside(lambda: act(site, form))
+        what, idents = await site.aside(lambda: act(site, form))
         to = str(form.get("next", "/alerts"))
         if to.split("?")[0] != "/alerts":
             return site.redirect(request, to)
-        return site.redirect(request, to, done=f"{what}.{form.get('id')}")
+        return site.redirect(request, to, done=".".join([what, *idents]))
 
     return pages

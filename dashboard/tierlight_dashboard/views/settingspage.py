@@ -36,7 +36,8 @@ def _text(most: int) -> Check:
     return check
 
 
-def _amount(text: str) -> str:
+def amount(text: str) -> str:
+    """A number above 0, as it is stored."""
     try:
         value = float(text.replace(",", ""))
     except ValueError:
@@ -112,10 +113,10 @@ SECTIONS: Final = (
         "money", "Money", "Costs are stored in US dollars and only shown in another currency.",
         (
             Field("currency.code", "Currency", _code, "USD"), Field("currency.symbol", "Symbol", _text(4), "$"),
-            Field("currency.per_usd", "Units for one US dollar", _amount, "1"), Field("currency.date", "Rate of", _date, "2026-11-01"),
+            Field("currency.per_usd", "Units for one US dollar", amount, "1"), Field("currency.date", "Rate of", _date, "2026-11-01"),
             Field("baseline.model", "Baseline model for savings", _text(120), "the dearest flagship in use"),
-            Field("budget.month_usd", "Budget a month, US dollars", _amount, "none"),
-            Field("shadow.max_spend_usd", "Most that one shadow test may cost, US dollars", _amount, "100"),
+            Field("budget.month_usd", "Budget a month, US dollars", amount, "none"),
+            Field("shadow.max_spend_usd", "Most that one shadow test may cost, US dollars", amount, "100"),
         ),
     ),
     Section(
@@ -197,25 +198,38 @@ class Settings:
         }.get(self.state.get("done"), "")
 
 
-def save(site: Site, section: Section, form: FormData) -> tuple[dict[str, str], dict[str, str]]:
-    """Store a section's form; gives (what was sent, errors by field) and stores nothing while there is an error."""
+def read(section: Section, form: FormData) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """A section's form: (what was sent and what is wrong, both by section/field; what to store, by key)."""
     sent = {f"{section.name}/{f.key}": str(form.get(f.key, "")).strip() for f in section.fields}
     errors: dict[str, str] = {}
     accepted: dict[str, str] = {}
     route = str(form.get("route", "")).strip()
-    if section.by_route and route not in {r.route for r in site.routes()}:
-        errors[f"{section.name}/route"] = "expected a route that has calls"
     for f in section.fields:
         text = sent[f"{section.name}/{f.key}"]
         try:
             accepted[f.key + (f":{route}" if section.by_route else "")] = f.check(text) if text else ""
         except ValueError as error:
             errors[f"{section.name}/{f.key}"] = str(error)
+    return sent, errors, accepted
+
+
+def keep(site: Site, accepted: Mapping[str, str]) -> None:
+    """Store settings, those that are new, and let the server take them over."""
+    stored = site.store.settings()
+    changed = {key: value for key, value in accepted.items() if stored.get(key, "") != value}
+    for key, value in changed.items():
+        site.store.set_setting(key, value, WHO)
+    if changed:
+        site.settings.on_saved()
+
+
+def save(site: Site, section: Section, form: FormData) -> tuple[dict[str, str], dict[str, str]]:
+    """Store a section's form; gives (what was sent, errors by field) and stores nothing while there is an error."""
+    sent, errors, accepted = read(section, form)
+    if section.by_route and str(form.get("route", "")).strip() not in {r.route for r in site.routes()}:
+        errors[f"{section.name}/route"] = "expected a route that has calls"
     if not errors:
-        stored = site.store.settings()
-        for key, value in accepted.items():
-            if stored.get(key, "") != value:
-                site.store.set_setting(key, value, WHO)
+        keep(site, accepted)
     return sent, errors
 
 

@@ -64,6 +64,7 @@ class DashboardSettings:
     forwarder: Forwarder | None = None  # what the command line steers
     targets: tuple[str, ...] = ()  # names of the notification targets, for the settings page
     send_test: Callable[[], object] | None = None  # tells all targets something harmless
+    on_saved: Callable[[], object] = lambda: None  # takes over settings that were just saved
     version: str = __version__
 
 

@@ -19,7 +19,7 @@ HOSTILE = f"/calls/{'ee' * 15}00/{'ee' * 7}00"
 LONG = quote(seed.HOSTILE_ROUTE, safe="")
 PAGES = (
     "/", "/?spend=share&range=7d", "/routes?compare=prev&range=7d&group=prefix", f"/routes/{seed.DRIFTING}?open=slices", "/routes/embed_kb", "/calls?cols=user&cols=cost", "/calls?q=nothing-like-this", HOSTILE,
-    f"{HOSTILE}?tab=attributes", f"{HOSTILE}?tab=cost", f"{HOSTILE}?tab=raw", "/alerts", "/experiments", "/experiments/exp-review-mini", "/simulate?s=proposed",
+    f"{HOSTILE}?tab=attributes", f"{HOSTILE}?tab=cost", f"{HOSTILE}?tab=raw", "/alerts", "/alerts/rules", "/experiments", "/experiments/exp-review-mini", "/simulate?s=proposed",
     "/models?q=opus", "/live?route=answer_customer", "/welcome", "/settings", "/docs/recommendations", "/search?q=a",
 )  # fmt: skip
 RULES = {
@@ -163,8 +163,15 @@ def test_nothing_needs_script(chromium: Browser, served: str) -> None:
     page.locator("summary:has-text('Show as table')").first.click()
     assert page.locator("details.twin[open] table").first.is_visible()
     found.open("/alerts")
-    page.locator("button:has-text('Acknowledge')").first.click()
+    page.locator("li button:has-text('Acknowledge')").first.click()
     assert page.locator("text=Acknowledged.").is_visible()
     page.click("button:has-text('Undo')")
-    assert page.locator("button:has-text('Acknowledge')").count() == 2
+    ticks = page.locator("#inbox [name=id]")
+    for at in range(2):
+        ticks.nth(at).check()
+    page.fill("[name=note]", "looked at together")
+    page.click("button:has-text('Acknowledge ticked')")
+    assert page.locator("text=2 alerts. Acknowledged.").is_visible()
+    page.click("button:has-text('Undo')")
+    assert page.locator("li button:has-text('Acknowledge')").count() == 2
     context.close()
