@@ -127,6 +127,48 @@ def test_cutting_a_batch_anywhere_changes_no_bit(cuts: list[int]) -> None:
     assert stored(streams) == stored(whole)
 
 
+def everything(seed: int, n: int = 1800) -> list[Observation]:
+    """Two routes of one model with errors, retries, slow hours, unknown values, segments, late and sampled calls."""
+    random = np.random.default_rng(seed)
+    batch = []
+    for i in range(1, n + 1):
+        route, bad = "ab"[int(random.integers(2))], 1200 < i < 1600
+        at = START + i * 20 * 60 * SECOND - int(random.integers(0, 2 * HOUR)) * int(random.random() < 0.05)
+        fails = random.random() < (0.3 if bad else 0.01)
+        segment, keep = str(random.choice(["x", "y", ""])), float(random.choice([0.5, 1.0]))
+        tokens_in = float(random.integers(100, 3000)) if random.random() < 0.98 else nan
+        answer = random.lognormal(0, 0.4, 3) * (4.0 if bad else 1.0)
+        numbers = [nan] * 4 if fails else [answer[0], answer[0] / 3, answer[1], answer[2]]
+        values = (float(fails) * float(random.integers(1, 9)), *numbers[:3], tokens_in, numbers[3])
+        batch.append(Observation(("calls", route, "m", "", ""), i, at, values, segment, keep, "openai/m"))
+        again = (float(i > 500 and random.random() < 0.05), float(random.random() < 0.01), tokens_in)
+        batch.append(Observation(("route", route), i, at, again, segment, keep, ""))
+        score = (float(random.random() < (0.6 if bad else 0.9)), tokens_in)
+        stream = ("scores", route, "m", "", "", "right", "check", "")
+        batch.append(Observation(stream, i, at, score, segment, keep, "openai/m"))
+    return batch
+
+
+@pytest.mark.parametrize("longest", [1, 40, 1500])
+def test_no_signal_minds_where_a_batch_is_cut(longest: int) -> None:
+    policy = Policy(Learning(min_calls=250, per_bin=10, sample_rows=512))
+    batch = everything(3)
+    whole, events = observe({}, batch, policy)
+    random, at = np.random.default_rng(longest), 0
+    streams: dict[StreamKey, Stream] = {}
+    seen: list[Rang | Resolved] = []
+    while at < len(batch):
+        size = int(random.integers(1, longest + 1))
+        touched, more = observe(streams, batch[at : at + size], policy)
+        streams, at = streams | touched, at + size
+        seen += more
+    rang = {event.test for event in events if isinstance(event, Rang)}
+    assert rang >= {"errors", "quality:right", "latency", "cost", "output_tokens+"}
+    assert any(event.stream[0] == "pool" for event in events)
+    assert sorted(seen, key=str) == sorted(events, key=str)
+    assert stored(streams) == stored(whole)
+
+
 def test_states_survive_storing_to_the_bit() -> None:
     batch = scores(outcomes(4, (1000, 0.84), (120, 0.51), (300, 0.84))) + calls(
         [400.0 + i % 37 for i in range(1500)], errors=[5 * (i % 90 == 0) for i in range(1500)]

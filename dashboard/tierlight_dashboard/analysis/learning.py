@@ -121,13 +121,15 @@ def _split_segments(stream: Stream, whole: Detector, policy: Policy) -> None:
 
 def _may_grow(stream: Stream, detector: Detector, learning: Learning) -> bool:
     reference = detector.reference
-    if reference is None or detector.evidence >= amber_threshold(detector.threshold):
+    if reference is None:
         return False
     if detector.signal.form in ("share", "score") and reference.n < learning.target_scored:
-        return stream.seen - RECENT >= learning.growth * detector.grown_at
-    week = learning.refresh_days * DAY_NS
-    grown_days = (reference.until_ns - stream.first_ns) / DAY_NS
-    return grown_days < learning.longest_days - 1 and stream.last_ns - reference.until_ns >= week
+        is_due = stream.seen - RECENT >= learning.growth * detector.grown_at
+    else:
+        week = learning.refresh_days * DAY_NS
+        grown_days = (reference.until_ns - stream.first_ns) / DAY_NS
+        is_due = grown_days < learning.longest_days - 1 and stream.last_ns - reference.until_ns >= week
+    return is_due and detector.evidence < amber_threshold(detector.threshold)
 
 
 def _grow(stream: Stream, detector: Detector, sample: Floats, policy: Policy) -> None:

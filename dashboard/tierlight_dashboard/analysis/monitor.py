@@ -19,7 +19,6 @@ from math import log
 import numpy as np
 
 from .drift import (
-    BETS,
     RECENT,
     RESOLVED_AT,
     Floats,
@@ -35,11 +34,13 @@ from .reference import TIME, Reference
 from .rows import Queue, Rows, joined
 from .signals import Observation
 from .streams import Detector, Policy, Stream, StreamKey, new_detector, threshold
+from .windows import LARGEST_NULL, LEAST_NULL
 
 REOPEN_MS = 24 * 3_600_000.0
 # Calls times lanes that move on together: few enough that what they need stays in the processor's cache.
 TOGETHER = 16_384
 _NEVER = 2**63 - 1
+ALMOST = 1 - 1e-9  # a mean may be rounded up past the largest of its terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,38 +82,38 @@ class _Feed:
     queue: Queue
     place: int = 0
     stop: int = 0
-    rows: dict[str, tuple[Reference, Rows]] = field(default_factory=dict)
+    rows: dict[str, tuple[Reference, Rows, int]] = field(default_factory=dict)
 
-    def rows_of(self, detector: Detector, reference: Reference) -> Rows:
-        """The detector's rows from the present place on, or further back."""
-        known = self.rows.get(detector.key)
+    def next_rows(self, detector: Detector, reference: Reference) -> tuple[Rows, int, int]:
+        """The detector's rows, and which of them are those up to the next stop."""
+        key = detector.key
+        known = self.rows.get(key)
         if known is None or known[0] is not reference:
-            rows = self.queue.rows(detector.signal, reference, self.place, self.stream.keep_min)
-            known = self.rows[detector.key] = reference, rows
-        return known[1]
+            rows, first = self.queue.rows(detector.signal, reference, self.place, self.stream.keep_min), 0
+        else:
+            _, rows, first = known
+        last = rows.end(self.stop)
+        self.rows[key] = reference, rows, last
+        return rows, first, last
 
 
-@dataclass(slots=True)
 class _Run:
     """Rows `first` up to `last` of one test, to be moved on by. `order` is the test's among its stream's."""
 
-    stream: Stream
-    order: int
-    detector: Detector
-    rows: Rows
-    first: int
-    last: int
+    __slots__ = ("detector", "first", "lanes", "last", "n", "order", "rows", "stream", "threshold")
 
-    @property
-    def lanes(self) -> int:
-        return 1 if self.detector.recovery is not None else self.rows.x.shape[1]
+    def __init__(
+        self, stream: Stream, order: int, detector: Detector, rows: Rows, first: int, last: int
+    ) -> None:
+        self.stream, self.order, self.detector = stream, order, detector
+        self.rows, self.first, self.last = rows, first, last
+        self.n = last - first
+        is_open = detector.recovery is not None
+        self.lanes = 1 if is_open else detector.lanes.shape[2]
+        self.threshold = RESOLVED_AT if is_open else detector.threshold
 
-    @property
-    def threshold(self) -> float:
-        return RESOLVED_AT if self.detector.recovery is not None else self.detector.threshold
-
-    def __len__(self) -> int:
-        return self.last - self.first
+    def part(self, first: int, last: int) -> _Run:
+        return _Run(self.stream, self.order, self.detector, self.rows, first, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +177,9 @@ def _runs(feed: _Feed) -> Iterator[_Run]:
     for order, detector in enumerate(feed.stream.detectors.values()):
         if detector.reference is None:
             continue
-        rows = feed.rows_of(detector, detector.reference)
-        run = _Run(feed.stream, order, detector, rows, rows.end(feed.place), rows.end(feed.stop))
-        if len(run):
-            yield run
+        rows, first, last = feed.next_rows(detector, detector.reference)
+        if first < last:
+            yield _Run(feed.stream, order, detector, rows, first, last)
 
 
 def _is_pooled(run: _Run) -> bool:
@@ -239,15 +239,13 @@ def _move(runs: Sequence[_Run]) -> dict[StreamKey, list[_Happened]]:
         for group in _groups(runs):
             for run, turn in _advanced(group):
                 at = run.first + turn
-                _advanced(
-                    [_Run(run.stream, run.order, run.detector, run.rows, run.first, at + 1)], whole=True
-                )
+                _advanced([run.part(run.first, at + 1)], whole=True)
                 is_over = run.detector.recovery is not None
                 event = _resolve(run, at) if is_over else _ring(run, at)
                 place = int(run.rows.place[at])
                 found.setdefault(run.stream.key, []).append(_Happened(place, run.order, event))
                 if at + 1 < run.last:
-                    rest.append(_Run(run.stream, run.order, run.detector, run.rows, at + 1, run.last))
+                    rest.append(run.part(at + 1, run.last))
         runs = rest
     for some in found.values():
         some.sort(key=lambda one: (one.place, one.order))
@@ -258,8 +256,8 @@ def _groups(runs: Sequence[_Run]) -> Iterator[list[_Run]]:
     """The runs in groups that move on together, the longest first."""
     group: list[_Run] = []
     lanes = 0
-    for run in sorted(runs, key=len, reverse=True):
-        if group and (lanes + run.lanes) * len(group[0]) > TOGETHER:
+    for run in sorted(runs, key=lambda run: run.n, reverse=True):
+        if group and (lanes + run.lanes) * group[0].n > TOGETHER:
             yield group
             group, lanes = [], 0
         group.append(run)
@@ -272,46 +270,67 @@ def _advanced(group: Sequence[_Run], *, whole: bool = False) -> list[tuple[_Run,
 
     `whole`: to the end of their rows whether or not they reach it.
     """
-    turns, width = len(group[0]), sum(run.lanes for run in group)
-    factors, at, gaps = np.zeros((turns, BETS, width)), np.zeros((turns, width)), np.zeros((turns, width))
-    lanes = np.empty((3, BETS, width))
+    turns = group[0].n
+    blocks = [_block(run) for run in group]
+    widths = [run.lanes for run in group]
+    x, m, mean, lam = (_beside([block[i] for block in blocks], turns) for i in range(4))
+    at, weight = (_beside([block[i] for block in blocks], turns).repeat(widths, axis=1) for i in (4, 5))
+    factors = 1 + (weight[:, None, :] * lam) * (m - x)[:, None, :]
+    lanes = np.concatenate(
+        [run.detector.lanes if run.detector.recovery is None else run.detector.recovery for run in group],
+        axis=2,
+    )
+    starts = [0, *accumulate(widths[:-1])]
     counts = [0] * turns
-    starts: list[int] = []
-    start = 0
-    for run in group:
-        detector, rows, first, last, n = run.detector, run.rows, run.first, run.last, len(run)
-        end = start + run.lanes
-        if detector.recovery is not None:
-            lanes[:, :, start:end] = detector.recovery
-            factors[:n, :, start:end] = rows.recovery(first, last, detector.recovery_lane, detector.drop)
-        else:
-            lanes[:, :, start:end] = detector.lanes
-            factors[:n, :, start:end] = rows.factors[first:last]
-            gaps[:n, start:end] = rows.mean[first:last] - rows.x[first:last]
-        at[:n, start:end] = rows.at_ms[first:last, None]
-        starts.append(start)
-        counts[n - 1] = end
-        start = end
-    for turn in range(turns - 1, 0, -1):
-        counts[turn - 1] = max(counts[turn - 1], counts[turn])
+    for run, end in zip(group, accumulate(widths), strict=True):
+        counts[run.n - 1] = end
+    counts = list(accumulate(reversed(counts), max))[::-1]
     advance_rows(lanes, factors, at, counts)
+    gaps = mean - x
     stored = (np.rint(127 * gaps) + 127).astype(np.uint8)
-    least = min(run.threshold for run in group)
+    highest = np.maximum.reduceat(factors.max(axis=(0, 1)), starts).tolist()
     reached = []
-    may_reach = not whole and float(factors.max()) >= least * (1 - 1e-9)
-    for run, start in zip(group, starts, strict=True):
+    for run, start, top in zip(group, starts, highest, strict=True):
         end = start + run.lanes
-        reach = _first_reached(factors[: len(run), :, start:end], run.threshold) if may_reach else None
+        reach = None
+        if top >= run.threshold * ALMOST and not whole:
+            reach = _first_reached(factors[: run.n, :, start:end], run.threshold)
         if reach is None:
-            _keep(run.detector, lanes[:, :, start:end].copy(), stored[: len(run), start:end])
+            _keep(run.detector, lanes[:, :, start:end].copy(), stored[: run.n, start:end])
         else:
             reached.append((run, reach))
     return reached
 
 
+def _block(run: _Run) -> tuple[Floats, ...]:
+    """x, m, mean and stakes of the run's rows, their times and weights, the lanes last."""
+    detector, rows, some = run.detector, run.rows, slice(run.first, run.last)
+    at, weight = rows.at_ms[some, None], rows.weight[some, None]
+    if detector.recovery is None:
+        return rows.x[some], rows.m[some], rows.mean[some], rows.lam[some], at, weight
+    lane = detector.recovery_lane
+    null = 1 - (rows.mean[some, lane] - detector.drop / 2)
+    null = np.minimum(np.maximum(null, LEAST_NULL), LARGEST_NULL)
+    x = 1 - rows.x[some, lane, None]
+    return x, null[:, None], x, stakes(null).T[:, :, None], at, weight
+
+
+def _beside(blocks: Sequence[Floats], turns: int) -> Floats:
+    """Rows of several runs side by side, the shorter ones filled up with zeros, which bet nothing."""
+    if len(blocks[-1]) == turns:
+        return np.concatenate(blocks, axis=-1)
+    whole = np.zeros((turns, *blocks[0].shape[1:-1], sum(block.shape[-1] for block in blocks)))
+    start = 0
+    for block in blocks:
+        end = start + block.shape[-1]
+        whole[: len(block), ..., start:end] = block
+        start = end
+    return whole
+
+
 def _first_reached(R: Floats, threshold: float) -> int | None:
     """The first turn after which the evidence is at least the threshold; `R` is turns x bets x lanes."""
-    for turn in np.flatnonzero(R.max(axis=(1, 2)) >= threshold * (1 - 1e-9)):
+    for turn in np.flatnonzero(R.max(axis=(1, 2)) >= threshold * ALMOST):
         lanes = [mean_in_order(bets) for bets in R[turn].T.tolist()]
         if mean_in_order(lanes) >= threshold:
             return int(turn)
@@ -324,9 +343,11 @@ def _keep(detector: Detector, lanes: Floats, gaps: np.ndarray[tuple[int, ...], n
         detector.recovery = lanes
     else:
         detector.lanes = lanes
-        for row in range(max(0, n - RECENT), n):
-            place = (detector.rows + row) % RECENT * width
-            detector.recent[place : place + width] = gaps[row].tobytes()
+        kept = gaps[-RECENT:]
+        first = (detector.rows + n - len(kept)) % RECENT
+        before_end = min(len(kept), RECENT - first)
+        detector.recent[first * width : (first + before_end) * width] = kept[:before_end].tobytes()
+        detector.recent[: (len(kept) - before_end) * width] = kept[before_end:].tobytes()
     detector.rows += n
 
 
@@ -394,7 +415,7 @@ def _observe_pools(
         old = streams.get(key)
         start_ns = min(int(source.rows.at_ms[source.first] * 1e6) for source in sources)
         pool = touched[key] = old.copy() if old else Stream(key, first_ns=start_ns)
-        rows = joined([source.rows.after(pool.ordinal, source.first, source.last) for source in sources])
+        rows = joined([(source.rows, slice(source.first, source.last)) for source in sources], pool.ordinal)
         if not len(rows.place):
             continue
         first = _routes_known(pool, sources)

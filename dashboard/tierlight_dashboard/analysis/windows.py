@@ -15,7 +15,7 @@ from math import ceil, floor, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def clopper_pearson_lower(k: int, n: int, alpha: float = ALPHA) -> float:
     >>> round(clopper_pearson_lower(840, 1000), 7)
     0.8196915
     """
-    return float(beta.ppf(alpha, k, n - k + 1)) if k > 0 else 0.0
+    return float(betaincinv(k, n - k + 1, alpha)) if k > 0 else 0.0
 
 
 def betting_lower(x: Floats, alpha: float = ALPHA) -> float:
