@@ -28,10 +28,8 @@ from tierlight_dashboard.serve import Running, ServeSettings, serving_in_thread
 ROUTE = "mail.sort"
 LABELS = ("parcel", "refund", "address")
 DEAR = "gpt-5.4"
-RIGHT, HARMFUL = (
-    0.75,
-    0.6,
-)  # share of mails that the dear model sorts right; that of the cheap one with --harm
+RIGHT = 0.75  # share of the mails that the dear model sorts right, and the cheap one without --harm
+HARMFUL = 0.6  # the cheap one's with --harm
 MOST_MAILS, LASTS_DAYS = 20_000, 60
 DAY_NS = 86_400_000_000_000
 POLICY = f"""\
@@ -174,6 +172,7 @@ class Play:
         for one in reversed(self._running.store.policies()):
             print(f"  {one.revision} by {one.by}: {one.note}")
         print(f"{self._room.mails:,} mails, {tierlight.stats()['dropped']} calls or scores lost on the way")
+        self._room.router.close()
 
     def _work(self, mails: int, a_day: int) -> dict[str, Any]:
         """Mails are sorted, then the watch looks; gives where the recommendation stands."""
