@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tierlight.routing.complexity import complexity
 from tierlight.routing.learn import KNN_SHARE, RIDGE_SHARE, Ridge, neighbours, priors
+from tierlight.routing.shape import Shaping, shape_of, shape_rows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -133,13 +134,16 @@ def router_scores(outcomes: Outcomes, rows: NDArray[np.float32], weak: int, stro
     gap = (outcomes.quality[:, strong] - outcomes.quality[:, weak])[:, None]
     prior, knn, ridge = (np.full(len(gap), np.nan) for _ in range(3))
     segments = np.asarray(outcomes.segments, dtype=object)
+    shapes = shape_rows([shape_of(text) if text else () for text in outcomes.texts])
     for fold in np.unique(outcomes.fold[outcomes.fold >= 0]):
         test, train = outcomes.fold == fold, outcomes.fold != fold
         weights = np.ones(int(train.sum()))
         prior[test] = priors(segments[train], gap[train], weights, segments[test])[:, 0]
         mean = gap[train].mean()
         knn[test] = neighbours(rows[train], gap[train], weights, rows[test])[:, 0] - mean
-        ridge[test] = Ridge.fit(rows[train], gap[train]).expected(rows[test])[:, 0] - mean
+        shaping = Shaping.fit(shapes[train])
+        fitted = Ridge.fit(shaping.rows(rows[train], shapes[train]), gap[train])
+        ridge[test] = fitted.expected(shaping.rows(rows[test], shapes[test]))[:, 0] - mean
     return {
         "prompt length": np.array([float(len(text)) for text in outcomes.texts]),
         "complexity heuristic": np.array([complexity(text) for text in outcomes.texts]),

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from tierlight import semconv as s
 from tierlight.pricing import canonical_provider
-from tierlight.routing.artefact import unpacked
+from tierlight.routing.artefact import read_features
 from tierlight.routing.declared import Route
 from tierlight.routing.embed import Embedder, Vector
 from tierlight.routing.learn import ScoredCall
 from tierlight.routing.policy import Policy
+from tierlight.routing.shape import Shape, shape_of
 from tierlight_collector.records import CallEvidence, ScoreEvidence
 from tierlight_collector.stores.protocol import Store
 from tierlight_dashboard.analysis.validators import ValidatorQuality, validator_qualities
@@ -75,7 +76,7 @@ def evidence_of(
             continue
         if call.purpose == "shadow" and call.call_id:
             shadows[call.call_id] = call.act_prob or 1.0
-        text, vector = _prompt_of(store, call, embedder)
+        text, vector, shape = _prompt_of(store, call, embedder)
         texts.append(text)
         calls.append(
             ScoredCall(
@@ -89,17 +90,18 @@ def evidence_of(
                 call_id=call.call_id,
                 cost_usd=None if call.cost_nusd is None else call.cost_nusd / 1e9,
                 latency_ms=call.latency_ms,
+                shape=shape,
             )
         )
     prompts = {
-        one.call_id: (text, one.vector)
+        one.call_id: (text, one.vector, one.shape)
         for one, text in zip(calls, texts, strict=True)
         if one.vector and one.call_id
     }
     for place, one in enumerate(calls):
         if not one.vector and one.call_id in prompts:
-            texts[place], vector = prompts[one.call_id]
-            calls[place] = replace(one, vector=vector)
+            texts[place], vector, shape = prompts[one.call_id]
+            calls[place] = replace(one, vector=vector, shape=shape)
     without = sum(not one.vector for one in calls)
     return RouteEvidence(tuple(calls), tuple(texts), unknown, without, shadows)
 
@@ -139,18 +141,18 @@ def _scores(store: Store) -> Iterator[ScoreEvidence]:
         after = page[-1].seq
 
 
-def _prompt_of(store: Store, call: CallEvidence, embedder: Embedder) -> tuple[str, Vector]:
-    """The prompt's text where it was captured, else its hashed words where those were sent."""
+def _prompt_of(store: Store, call: CallEvidence, embedder: Embedder) -> tuple[str, Vector, Shape]:
+    """The prompt's text, vector and shape where it was captured, else its hashed words where those were sent."""
     bodies = {one.kind: one.body for one in store.contents(call.trace_id, call.span_id)}
     text = "\n".join(part for kind in ("system", "prompt") if kind in bodies for part in _texts(bodies[kind]))
     if text:
-        return text, embedder.embed(text)
+        return text, embedder.embed(text), shape_of(text)
     if embedder.id == "hash1":
         for span in store.trace(call.trace_id, 200):
             packed = span.attributes.get(s.TIERLIGHT_FEATURES_V1) if span.span_id == call.span_id else None
             if isinstance(packed, str):
-                return "", unpacked(packed)
-    return "", {}
+                return "", *read_features(packed)
+    return "", {}, ()
 
 
 def _texts(body: str) -> Iterator[str]:

@@ -276,8 +276,9 @@ def _out_of_fold(found: RouteEvidence, stated: _Stated, names: Names, maker: Emb
             aim=Aim.of(route),
         )
         for n in np.flatnonzero(fold == number):
-            vector = calls[n].vector if router.mode == "full" else {}
-            chosen[n] = router.choose_by(vector, calls[n].segment, route.candidates).target
+            one = calls[n]
+            vector, shape = (one.vector, one.shape) if router.mode == "full" else ({}, ())
+            chosen[n] = router.choose_by(vector, shape, one.segment, route.candidates).target
     return chosen
 
 

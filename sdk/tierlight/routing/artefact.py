@@ -13,11 +13,13 @@ from typing import Any, Final, Literal
 
 from ..errors import ConfigurationError
 from .decide import Choice
-from .embed import Embedder, Vector
+from .embed import Embedder, Vector, hashed
 from .learn import Estimator, Point
+from .shape import SIZE, Shape, shape_of
 
 Mode = Literal["default", "prior", "full"]
 SCHEMA: Final = 1
+_SHAPE_AT: Final = 65_000  # beyond the places of any vector
 _PLACE: Final = struct.Struct("<Hf")
 
 
@@ -65,14 +67,18 @@ class LearnedRouter:
 
     def choose(self, text: str, segment: str, candidates: Sequence[str]) -> Choice:
         """The candidate to ask; the default while nothing is learnt."""
-        return self.choose_by(self._vector(text), segment, candidates)
+        if self.mode == "full":
+            return self.choose_by(self._vector(text), shape_of(text), segment, candidates)
+        return self.choose_by({}, (), segment, candidates)
 
-    def choose_by(self, vector: Vector | Point, segment: str, candidates: Sequence[str]) -> Choice:
-        """`choose`, by a prompt's vector."""
+    def choose_by(
+        self, vector: Vector | Point, shape: Shape, segment: str, candidates: Sequence[str]
+    ) -> Choice:
+        """`choose`, by what is known of a prompt."""
         known = [name for name in self.candidates if name in candidates]
         if self.mode == "default" or not known:
             return Choice(self.default, "default", version=self.version)
-        outlook = {name: self.arms[name].outlook(vector, segment) for name in known}
+        outlook = {name: self.arms[name].outlook(vector, segment, shape) for name in known}
         scores = {name: score for name, (score, _) in outlook.items()}
         if len(self.candidates) == 2 and len(known) == 2 and self.threshold is not None:
             weak, strong = self.candidates
@@ -99,7 +105,7 @@ class LearnedRouter:
     def _vector(self, text: str) -> Vector | Point:
         """The prompt as arrays where numpy is there, as a mapping where it is not, empty where it does not count."""
         maker = self.maker
-        if self.mode != "full" or maker is None:
+        if maker is None:
             return {}
         if maker.id != "hash1":
             return Point(None, maker.matrix([text])[0])
@@ -172,6 +178,7 @@ def _arm_json(arm: Estimator) -> dict[str, Any]:
     return {
         "segments": list(arm.segments), "scores": list(arm.scores), "weights": [float(f"{one:.9g}") for one in arm.weights],
         "vectors": [packed(vector) for vector in arm.vectors], "slopes": packed(dict(enumerate(arm.slopes))), "intercept": arm.intercept,
+        "shape_slopes": list(arm.shape_slopes), "shape_mean": list(arm.shape_mean),
         "costs": [None if one != one else float(f"{one:.9g}") for one in arm.costs],
     }  # fmt: skip
 
@@ -185,6 +192,8 @@ def _arm_from(document: Mapping[str, Any], dimensions: int) -> Estimator:
         dimensions=dimensions,
         slopes=tuple(unpacked(document["slopes"]).values()),
         intercept=document["intercept"],
+        shape_slopes=tuple(document["shape_slopes"]),
+        shape_mean=tuple(document["shape_mean"]),
         costs=tuple(math.nan if one is None else one for one in document["costs"]),
     )
 
@@ -199,3 +208,15 @@ def packed(vector: Vector) -> str:
 def unpacked(text: str) -> Vector:
     """A vector that `packed` wrote."""
     return dict(_PLACE.iter_unpack(base64.b64decode(text, validate=True)))
+
+
+def features_of(text: str) -> str:
+    """A prompt's hashed words and its shape, for a span without its text; `read_features` reads it."""
+    return packed({**hashed(text), **{_SHAPE_AT + n: one for n, one in enumerate(shape_of(text))}})
+
+
+def read_features(text: str) -> tuple[Vector, Shape]:
+    """Vector and shape that `features_of` wrote; the shape is empty where it was not sent."""
+    places = dict(unpacked(text))
+    shape = tuple(places.pop(_SHAPE_AT + n) for n in range(SIZE) if _SHAPE_AT + n in places)
+    return places, shape if len(shape) == SIZE else ()

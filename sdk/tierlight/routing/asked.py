@@ -21,10 +21,9 @@ from .._spec import Request, RouteSpec, base_attributes
 from .._tap import Tap
 from .._usage import usage_from
 from . import engine
-from .artefact import packed
+from .artefact import features_of
 from .decide import Decision, RouteRequest
 from .declared import Route, Target
-from .embed import hashed
 from .engine import Job, Send
 from .policy import Policy
 from .request import Limits, ModelRequest
@@ -227,7 +226,7 @@ class Asked:
             said[s.TIERLIGHT_EXPERIMENT_ID] = decision.experiment
             said[s.TIERLIGHT_EXPERIMENT_ARM] = decision.arm
         if self.router.sends_features and purpose == "production" and self.request.text:
-            said[s.TIERLIGHT_FEATURES_V1] = packed(hashed(self.request.text))
+            said[s.TIERLIGHT_FEATURES_V1] = features_of(self.request.text)
         conversation = self.request.unit_ids.get("conversation")
         if conversation:
             said[s.GEN_AI_CONVERSATION_ID] = conversation

@@ -3,9 +3,11 @@
     prior_a(t) = (sum w q + s g_a) / (sum w + s)        over the calls of candidate a in task t, g_a its mean
     q_a(x, t)  = prior_a(t) + 0.5 (knn_a(x) - g_a) + 0.5 (ridge_a(x) - g_a)        the last with two candidates only
 
-knn_a is the mean of the 40 nearest calls by cosine, ridge_a a line fitted to all of them. Ridge costs one product
-at the time of deciding and, out of fold on public sets, leaves MMLU, ZeroEval and LLMRouter within a standard
-deviation while GSM8K rises from .595 to .615 (2026-11). Up to about 200 calls the prior alone is as good.
+knn_a is the mean of the 40 nearest calls by cosine, ridge_a a line fitted to all of them, over the prompt's vector and
+its shape (length, complexity, numbers). Ridge costs one product at the time of deciding and, out of fold on public
+sets, leaves MMLU, ZeroEval and LLMRouter within a standard deviation while GSM8K rises from .595 to .615, with the
+shape to .623 (.633 with minilm1); the shape loses nowhere, whichever embedder (2026-11). Up to about 200 calls the
+prior alone is as good.
 
 References:
     "Rethinking predictive modeling for LLM routing: when simple kNN beats complex learned routers" (arXiv 2505.12601)
@@ -21,6 +23,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from .embed import Vector
+from .shape import Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +52,7 @@ class ScoredCall:
         target: the candidate that answered.
         score: 0 to 1.
         vector: of its prompt; empty = not known, it then counts for its task only.
+        shape: of its prompt; empty = not known, it then counts as the mean.
         act_prob: probability with which the policy chose this target; None or 1.0 allows no comparison.
         call_id: the same for calls that answer the same request (shadow, escalation): they are a pair.
     """
@@ -63,6 +67,7 @@ class ScoredCall:
     call_id: str = ""
     cost_usd: float | None = None
     latency_ms: float | None = None
+    shape: Shape = ()
 
     def weight(self, now_ns: int) -> float:
         """Halved every 30 days; raised for a rare choice and for calls that sampling left out."""
@@ -86,6 +91,8 @@ class Estimator:
     slopes: tuple[float, ...] = ()  # of the ridge, one a dimension; empty = no ridge
     intercept: float = 0.0  # of the ridge less the mean, at the zero vector
     costs: tuple[float, ...] = ()
+    shape_slopes: Shape = ()
+    shape_mean: Shape = ()
 
     @cached_property
     def mean(self) -> float:
@@ -119,13 +126,16 @@ class Estimator:
         total = math.fsum(w for w, _ in known)
         return math.fsum(w * c for w, c in known) / total if total else None
 
-    def expected(self, vector: Vector | Point, segment: str) -> float:
+    def expected(self, vector: Vector | Point, segment: str, shape: Shape = ()) -> float:
         """The expected score of this candidate at a prompt; outside 0..1 where neighbours pull hard."""
-        return self.outlook(vector, segment)[0]
+        return self.outlook(vector, segment, shape)[0]
 
-    def outlook(self, vector: Vector | Point, segment: str) -> tuple[float, float | None]:
+    def outlook(self, vector: Vector | Point, segment: str, shape: Shape = ()) -> tuple[float, float | None]:
         """Expected score and cost at a prompt; the cost is that of the same neighbours, or else the mean."""
         expected, cost = self.prior(segment), self.mean_cost
+        if shape and self.shape_slopes:
+            terms = zip(self.shape_slopes, shape, self.shape_mean, strict=True)
+            expected += RIDGE_SHARE * sum(slope * (one - mean) for slope, one, mean in terms)
         if not isinstance(vector, Point) and not vector:
             return expected, cost
         point = vector if isinstance(vector, Point) else Point.of(vector)

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from .embed import Vector
-from .learn import MAX_WEIGHT, Ridge, ScoredCall, dense_rows, neighbours, priors
+from .learn import MAX_WEIGHT, Estimator, Ridge, ScoredCall, dense_rows, neighbours, priors
+from .shape import SHAPE_SCALE, Shape, Shaping, shape_rows
 
 _FOLDS: Final = 5
 _RESAMPLES: Final = 200
 
 
-def fit_slopes(
-    vectors: Sequence[Vector], scores: Sequence[float], weights: Sequence[float], dimensions: int
-) -> tuple[tuple[float, ...], float]:
-    """The ridge of one candidate as slopes and an intercept less its mean."""
+def with_slopes(arm: Estimator, rows: Sequence[int], shapes: Sequence[Shape]) -> Estimator:
+    """A candidate with the ridge fitted to these of its calls.
+
+    Args:
+        shapes: of all its calls.
+    """
     import numpy as np
 
-    fitted = Ridge.fit(dense_rows(vectors, dimensions), np.asarray(scores)[:, None], np.asarray(weights))
-    slopes = fitted.weights[:, 0]
-    return tuple(float(np.float32(one)) for one in slopes), float(-(fitted.centre @ slopes))
+    known = shape_rows([shapes[n] for n in rows])
+    shaping = Shaping.fit(known)
+    fitted = Ridge.fit(
+        shaping.rows(dense_rows([arm.vectors[n] for n in rows], arm.dimensions), known),
+        np.asarray([arm.scores[n] for n in rows])[:, None],
+        np.asarray([arm.weights[n] for n in rows]),
+    )
+    slopes, shaped = fitted.weights[: arm.dimensions, 0], fitted.weights[arm.dimensions :, 0]
+    return replace(
+        arm,
+        slopes=tuple(float(np.float32(one)) for one in slopes),
+        intercept=float(-(fitted.centre[:, None] * fitted.weights).sum()),
+        shape_slopes=tuple(float(f"{one:.9g}") for one in shaped * SHAPE_SCALE / shaping.spread),
+        shape_mean=tuple(float(f"{one:.9g}") for one in shaping.mean),
+    )
 
 
 def gap_estimates(
@@ -51,6 +66,7 @@ def gap_estimates(
     answered = list(requests.values())
     first = [next(iter(one.values())) for one in answered]
     rows = dense_rows([call.vector for call in first], dimensions)
+    shapes = shape_rows([next((c.shape for c in one.values() if c.shape), ()) for one in answered])
     segments = np.asarray([call.segment for call in first], dtype=object)
     fold = np.random.default_rng(0).integers(0, _FOLDS, len(answered))
     expected = np.full((len(answered), 2), 0.5)
@@ -70,7 +86,9 @@ def gap_estimates(
                 knn = neighbours(rows[train], scores[train], weights[train], rows[test])
                 expected[test, side] += shares[0] * (knn - mean)[:, 0]
             if shares[1]:
-                ridge = Ridge.fit(rows[train], scores[train], weights[train]).expected(rows[test])
+                shaping = Shaping.fit(shapes[train])
+                fitted = Ridge.fit(shaping.rows(rows[train], shapes[train]), scores[train], weights[train])
+                ridge = fitted.expected(shaping.rows(rows[test], shapes[test]))
                 expected[test, side] += shares[1] * (ridge - mean)[:, 0]
     gains = []
     for n, one in enumerate(answered):

@@ -15,7 +15,8 @@ from ..errors import ConfigurationError
 from .artefact import LearnedRouter, Mode
 from .declared import Route
 from .learn import KNN_SHARE, RIDGE_SHARE, Estimator, ScoredCall
-from .thresholds import fit_slopes, gap_estimates, lowest_sufficient_threshold, quantile
+from .shape import Shape
+from .thresholds import gap_estimates, lowest_sufficient_threshold, quantile, with_slopes
 
 FEW_CALLS: Final = 50
 ENOUGH_CALLS: Final = 200
@@ -89,7 +90,10 @@ def train(
         reason = f"{len(comparable)} comparable scored calls, at least {FEW_CALLS} are needed"
     elif len(candidates) == 2 and aim.slo_ms is None:
         if mode == "full":
-            arms = {name: _with_ridge(arm, dimensions) for name, arm in arms.items()}
+            arms = {
+                name: _with_ridge(arm, [call.shape for call in ordered if call.target == name])
+                for name, arm in arms.items()
+            }
         threshold, reason = _threshold(comparable, arms, candidates, aim, now_ns, dimensions, mode)
         if threshold is None:
             mode = "default"
@@ -128,6 +132,7 @@ def _identity(call: ScoredCall) -> tuple[Any, ...]:
         call.score,
         call.segment,
         hashlib.sha256(vector.encode()).hexdigest(),
+        call.shape,
     )
 
 
@@ -176,17 +181,9 @@ def _arm(calls: Sequence[ScoredCall], paired: set[str], now_ns: int, dimensions:
     )
 
 
-def _with_ridge(arm: Estimator, dimensions: int) -> Estimator:
+def _with_ridge(arm: Estimator, shapes: Sequence[Shape]) -> Estimator:
     rows = [n for n, vector in enumerate(arm.vectors) if vector]
-    if len(rows) < FEW_CALLS:
-        return arm
-    slopes, intercept = fit_slopes(
-        [arm.vectors[n] for n in rows],
-        [arm.scores[n] for n in rows],
-        [arm.weights[n] for n in rows],
-        dimensions,
-    )
-    return replace(arm, slopes=slopes, intercept=intercept)
+    return with_slopes(arm, rows, shapes) if len(rows) >= FEW_CALLS else arm
 
 
 def _mean_cost(calls: Sequence[ScoredCall]) -> float | None:

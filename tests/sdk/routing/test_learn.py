@@ -11,10 +11,17 @@ import numpy as np
 import pytest
 
 from tierlight.errors import ConfigurationError
-from tierlight.routing.artefact import LearnedRouter, packed, unpacked
+from tierlight.routing.artefact import (
+    LearnedRouter,
+    features_of,
+    packed,
+    read_features,
+    unpacked,
+)
 from tierlight.routing.embed import embedder, hashed
 from tierlight.routing.examples import NearestExample, OnDeviceClassifier
 from tierlight.routing.learn import Estimator, ScoredCall, expected_many
+from tierlight.routing.shape import SIZE, shape_of
 from tierlight.routing.training import Aim, since_changes, train
 
 NOW = 1_800_000_000_000_000_000
@@ -277,6 +284,36 @@ def test_calls_before_a_candidates_quality_changed_no_longer_count() -> None:
     assert len([call for call in kept if call.target == "weak"]) == 100
     assert len([call for call in kept if call.target == "strong"]) == 400
     assert learned(since_changes(calls, {"weak": NOW, "strong": NOW})).mode == "default"
+
+
+def test_the_shape_of_a_prompt_tells_what_its_words_do_not() -> None:
+    rng = random.Random(8)
+    texts = [" ".join(rng.choice("abcdefghij") for _ in range(rng.choice((6, 60)))) for _ in range(400)]
+    calls = [
+        ScoredCall(name, float(name == "strong" or len(text) < 60), {}, time_ns=NOW - n, call_id=f"c{n}")
+        for n, text in enumerate(texts)
+        for name in ("weak", "strong")
+    ]
+    calls = [replace(call, vector=hashed(texts[int(call.call_id[1:])])) for call in calls]
+    shaped = [replace(call, shape=shape_of(texts[int(call.call_id[1:])])) for call in calls]
+    router = learned(shaped)
+    arm = router.arms["weak"]
+    assert len(arm.shape_slopes) == SIZE
+    long, short = " ".join("abcdefghij" * 6), "a b c d e f"
+    assert arm.expected({}, "", shape_of(long)) < arm.expected({}, "", shape_of(short)) - 0.1
+    apart = arm.expected(hashed(long), "", shape_of(long)) - arm.expected(hashed(long), "")
+    assert apart < -0.02
+    blind = learned(calls).arms["weak"]  # the texts were not known: nothing is made of a shape
+    assert blind.shape_slopes == (0.0,) * SIZE
+    assert blind.expected({}, "", shape_of(long)) == blind.expected({}, "")
+
+
+def test_words_and_shape_go_on_a_span_and_come_back() -> None:
+    text = "Add 12 and 30, please."
+    vector, shape = read_features(features_of(text))
+    assert vector == pytest.approx(hashed(text), abs=1e-7)
+    assert shape == pytest.approx(shape_of(text), abs=1e-6)
+    assert read_features(packed(hashed(text))) == (unpacked(packed(hashed(text))), ())
 
 
 def test_the_nearest_example_decides_and_a_stranger_goes_to_the_default() -> None:

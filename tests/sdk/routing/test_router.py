@@ -20,11 +20,12 @@ from sdk.routing.fakes import POLICY, Scripted, chunk, refusal, reply
 from tierlight.errors import NoTarget, ProviderError
 from tierlight.pricing import PriceBook
 from tierlight.routing import CallableProvider, HttpProvider, Policy, Routed, Router
-from tierlight.routing.artefact import unpacked
+from tierlight.routing.artefact import read_features
 from tierlight.routing.breaker import BreakerBoard
 from tierlight.routing.decide import Choice
 from tierlight.routing.embed import hashed
 from tierlight.routing.learn import ScoredCall
+from tierlight.routing.shape import shape_of
 from tierlight.routing.training import Aim, train
 from tierlight.testing import Captured, CapturedCall, FakeError, FakeProvider, FakeReply, capture_calls
 
@@ -390,7 +391,9 @@ def test_texts_are_captured_only_where_that_is_on_and_features_only_where_asked_
     said = attempts(calls)[0].attributes
     assert "a private word" in said["gen_ai.input.messages"]
     assert "fine" in said["gen_ai.output.messages"]
-    assert unpacked(said["tierlight.features.v1"]) == pytest.approx(hashed("a private word"), abs=1e-6)
+    vector, shape = read_features(said["tierlight.features.v1"])
+    assert vector == pytest.approx(hashed("a private word"), abs=1e-6)
+    assert shape == pytest.approx(shape_of("a private word"), abs=1e-6)
 
 
 # ---- router model, learned routes, our own faults -------------------------------------------------------
