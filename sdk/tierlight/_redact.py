@@ -39,7 +39,8 @@ _TRIGGERS: Final = (
     "@", "sk-", "eyJ", "earer", "k_live_", "k_test_", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_",
     "glpat-", "AKIA", "ASIA", "xox", "hf_", "gsk_", "xai-", "pplx-", "tl_", "-----BEGIN",
 )  # fmt: skip
-_CARD: Final = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.]?\d)")
+# The look back stands after the first digit: a pattern that begins with a digit skips all other text at once.
+_CARD: Final = re.compile(r"\d(?<![\d.]\d)(?:[ -]?\d){12,18}(?![\d.]?\d)")
 
 
 def passes_luhn(digits: str) -> bool:
