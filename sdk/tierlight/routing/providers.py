@@ -86,6 +86,9 @@ class HttpProvider:
         self._base_url = base_url
         self._client = client
         self._async_client = async_client
+        # Clients of our own, by process: two workers on one inherited connection get each other's answers.
+        self._made: dict[int, httpx.Client] = {}
+        self._async_made: dict[int, httpx.AsyncClient] = {}
 
     def send(self, target: Target, request: ModelRequest, limits: Limits) -> Any:
         """The whole answer as the provider's JSON."""
@@ -168,6 +171,12 @@ class HttpProvider:
         except httpx.HTTPError:
             return False
 
+    def close(self) -> None:
+        """Let go of the connections of the client it made for synchronous calls; a later call makes another."""
+        client = self._made.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
     def _prepare(
         self, target: Target, request: ModelRequest, is_streaming: bool
     ) -> tuple[Wire, str, dict[str, str], dict[str, Any]]:
@@ -189,18 +198,26 @@ class HttpProvider:
         return base.rstrip("/")
 
     def _sync(self) -> httpx.Client:
-        if self._client is None:
+        if self._client is not None:
+            return self._client
+        process = os.getpid()
+        client = self._made.get(process)
+        if client is None:
             import httpx
 
-            self._client = httpx.Client()
-        return self._client
+            client = self._made[process] = httpx.Client()
+        return client
 
     def _async(self) -> httpx.AsyncClient:
-        if self._async_client is None:
+        if self._async_client is not None:
+            return self._async_client
+        process = os.getpid()
+        client = self._async_made.get(process)
+        if client is None:
             import httpx
 
-            self._async_client = httpx.AsyncClient()
-        return self._async_client
+            client = self._async_made[process] = httpx.AsyncClient()
+        return client
 
 
 class CallableProvider:

@@ -145,7 +145,7 @@ class PolicySource:
 
     def refresh(self) -> None:
         """Ask the address once; on any fault the policy in use stays. A policy of no address is as new as it gets."""
-        if not self._address:
+        if not self._address or self._is_closed.is_set():
             return
         try:
             found = self._fetch(self._etag)
@@ -155,12 +155,17 @@ class PolicySource:
                 self._etag = etag
                 self.counters["policy_refreshed"] += 1
         except Exception as error:  # noqa: BLE001  the last good policy is better than any fault
+            if self._is_closed.is_set():
+                return  # its connection was closed meanwhile
             self.counters["policy_stale"] += 1
             report("refresh the policy", error)
 
     def close(self) -> None:
         """Stop polling."""
         self._is_closed.set()
+        client = self.__dict__.pop("_http", None)
+        if client is not None:
+            client.close()
 
     def chooser(self, route: Route) -> Chooser | None:
         """The learned router or the labelled examples that a route names.
