@@ -13,7 +13,7 @@ import pytest
 from dashboard import seed
 from dashboard.conftest import Browser
 from tierlight.pricing import PriceBook
-from tierlight_collector.records import Batch, Filters, NormalisedSpan
+from tierlight_collector.records import Batch, Filters, NormalisedSpan, SpanRecord
 from tierlight_collector.stores import open_store
 from tierlight_collector.stores.protocol import Store
 from tierlight_dashboard.views import charts, fmt, markers
@@ -51,8 +51,10 @@ def marks_of(store: Store, book: PriceBook | None = None) -> list[charts.Mark]:
     site = Site(store, DashboardSettings(clock=lambda: seed.NOW_NS, cache_seconds=0, book=book))
     try:
         state = parse([("range", "30d")], now_ns=seed.NOW_NS)
+        columns = buckets(state, site.first_ns())
         used = [("anthropic", "claude-sonnet-5-5")]
-        return markers.marks(site, state, buckets(state, site.first_ns()), ROUTE, used)
+        series = site.series(columns.window, columns.step, "UTC", ("model",), state.where(route=(ROUTE,)))
+        return markers.marks(site, state, columns, ROUTE, used, series)
     finally:
         site.close()
 
@@ -107,3 +109,23 @@ def test_a_mark_leads_to_the_calls_of_the_two_hours_round_it(month: Browser) -> 
     assert asked["from"] == ["2026-11-16T03:00:00Z"]
     assert asked["to"] == ["2026-11-16T05:00:00Z"]
     assert '"><title>16 Nov 04:00 latency ↑, quality ↓: calls around it' in page
+
+
+def test_what_the_past_told_is_not_asked_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(store, DashboardSettings(clock=lambda: seed.NOW_NS, cache_seconds=0))
+    state = parse([("range", "30d")], now_ns=seed.NOW_NS)
+    columns = buckets(state, site.first_ns())
+    asked: list[object] = []
+    plain = store.trace
+
+    def counted(trace_id: bytes, limit: int = 500) -> list[SpanRecord]:
+        asked.append(trace_id)
+        return plain(trace_id, limit)
+
+    monkeypatch.setattr(store, "trace", counted)
+    first = markers.marks(site, state, columns, ROUTE)
+    begun = len(asked)
+    assert markers.marks(site, state, columns, ROUTE) == first
+    site.close()
+    assert begun > 20
+    assert len(asked) == begun + 1, "only the column that is not over yet"

@@ -15,7 +15,6 @@ import pytest
 from dashboard import seed
 from tierlight_collector.records import Batch, Filters, TimeRange
 from tierlight_dashboard.views.report import report
-from tierlight_dashboard.views.route import script_json
 
 if TYPE_CHECKING:
     from dashboard.conftest import Browser
@@ -272,10 +271,6 @@ def test_a_theme_is_remembered_and_leaves_the_address(month: Browser) -> None:
     assert "Max-Age=0" in forgotten
     del month.cookies["tierlight_theme"]
     assert "data-theme" not in month.text("/routes")
-
-
-def test_json_in_a_script_cannot_end_it() -> None:
-    assert script_json({"a": "</script><!--\u2028"}) == '{"a":"\\u003c/script\\u003e\\u003c!--\\u2028"}'
 
 
 def test_the_weekly_report_stands_alone(month: Browser) -> None:

@@ -1,9 +1,11 @@
-// Zoom and hover over hourly latency: uPlot over the numbers the page already carries. Without it the SVG above stays.
-(() => {
+// Zoom and hover over hourly latency, whose figures are asked for after the page. Without it the SVG above stays.
+(async () => {
   "use strict";
-  const source = document.getElementById("plot-data"), host = document.getElementById("plot");
-  if (!source || !host || !window.uPlot) return;
-  const data = JSON.parse(source.textContent), root = document.documentElement;
+  const host = document.getElementById("plot");
+  if (!host || !window.uPlot) return;
+  const data = await fetch(host.dataset.src).then(answer => answer.ok ? answer.json() : null, () => null);
+  if (!data) { host.textContent = "The figures could not be fetched. Reload to try again."; return; }
+  const root = document.documentElement;
   const color = name => () => getComputedStyle(root).getPropertyValue(name).trim();
   const months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
   const two = n => String(n).padStart(2, "0");

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from tierlight_collector.decisions import Alert
-from tierlight_collector.records import HOUR_NS, Filters
+from tierlight_collector.records import HOUR_NS, Filters, Rollup
 
 from . import charts, fmt, releases
 from .buckets import Buckets
@@ -47,11 +47,13 @@ def marks(
     columns: Buckets,
     route: str | None = None,
     used: Iterable[tuple[str, str]] = (),
+    series: Sequence[tuple[datetime, Rollup]] = (),
 ) -> list[charts.Mark]:
     """What happened inside the window, oldest first; of more than a dozen the newest.
 
     Alerts at their estimated change, experiments, policy revisions, list prices of the models in `used`
-    (provider, model), and on one route the first call of a prompt, model or app version.
+    (provider, model), and on one route the first call of a prompt, model or app version; `series` are its rollups
+    per column by a key that begins with the model.
     """
     found: list[tuple[int, charts.Mark]] = []
 
@@ -82,7 +84,7 @@ def marks(
         put(revision.created_ns, f"policy {revision.revision}", state.carried("/experiments"))
     for release in releases.prices(site.book, used, columns):
         put(release.ns, f"price of {fmt.visible(release.name, 28)}", state.carried("/models", q=release.name))
-    for release in [] if route is None else _released(site, state, columns, route):
+    for release in [] if route is None else _released(site, state, columns, route, series):
         put(
             release.ns,
             f"{release.what} {fmt.visible(release.name, 28)}",
@@ -91,14 +93,15 @@ def marks(
     return [mark for _, mark in sorted(found, key=lambda pair: pair[0])][-MOST_MARKS:]
 
 
-def _released(site: Site, state: State, columns: Buckets, route: str) -> list[releases.Release]:
+def _released(
+    site: Site, state: State, columns: Buckets, route: str, series: Sequence[tuple[datetime, Rollup]]
+) -> list[releases.Release]:
     def where(**changes: object) -> Filters:
         return state.where(**{"route": (route,), **changes})
 
     def look() -> list[releases.Release]:
-        series = site.series(columns.window, columns.step, state.zone_name, ("model", "tier"), where())
         return [
-            *releases.releases(site.store, columns, where),
+            *releases.releases(site.store, site.probes, columns, where),
             *releases.models(series, columns, site.store, where),
         ]
 

@@ -2,11 +2,13 @@
 
 Nothing records a release, so it is read off the calls: one call per column of the chart is looked at, and where
 it differs from all before, the first call of the new kind is asked for by the store's index. Rates of calls come
-from rollups. Nothing here looks through calls.
+from rollups. Nothing here looks through calls, and what columns of the past told is kept: it does not change.
 """
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +21,10 @@ from .buckets import Buckets
 
 # A model that answers fewer calls than this in its first column is a fallback or a stray, not a release.
 LEAST_SHARE = 0.05
+MOST_PROBES = 10_000
+PROBE_LASTS_S = 900.0  # calls of the past may still arrive
 _DAY_NS = 24 * HOUR_NS
+Where = Callable[..., Filters]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,87 +36,107 @@ class Release:
     name: str
 
 
-def releases(store: Store, columns: Buckets, where: Callable[..., Filters]) -> Iterator[Release]:
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one call of a stretch of time says of the versions behind it."""
+
+    ns: int
+    prompt: str
+    app: str
+
+
+class Probes:
+    """One call's versions per stretch of time; the past is remembered. Safe to use from several threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: OrderedDict[Filters, tuple[float, Probe]] = OrderedDict()
+
+    def newest(self, where: Where, start: int, end: int, *, is_past: bool) -> Probe | None:
+        """The versions of the newest call in [start, end)."""
+        key = where(start_ns=start, end_ns=end)
+        kept = self._kept.get(key)
+        if kept is not None and is_past and time.monotonic() < kept[0]:
+            return kept[1]
+        rows = self._store.calls(key, limit=1).rows
+        if not rows:
+            return None
+        found = Probe(rows[0].call.start_ns, rows[0].call.prompt_version, self._app(rows[0].call))
+        self._kept[key] = time.monotonic() + PROBE_LASTS_S, found
+        while len(self._kept) > MOST_PROBES:
+            self._kept.popitem(last=False)
+        return found
+
+    def _app(self, call: CallRecord) -> str:
+        """The version of the sending app by its own word."""
+        for span in self._store.trace(call.trace_id, limit=20):
+            if span.span_id == call.span_id:
+                return str(span.resource.attributes.get("service.version", ""))
+        return ""
+
+
+def releases(store: Store, probes: Probes, columns: Buckets, where: Where) -> Iterator[Release]:
     """New prompt versions and app versions of one route; `where(**changes)` makes filters that mean it."""
-    probes = []
-    for start, end in zip(columns.edges, columns.edges[1:], strict=False):
-        rows = store.calls(where(start_ns=start, end_ns=end), limit=1).rows
-        if rows:
-            probes.append((start, rows[0].call))
-    yield from _prompts(store, probes, where)
-    yield from _apps(store, probes, where)
+    edges = list(zip(columns.edges, columns.edges[1:], strict=False))
+    found = [
+        probe
+        for i, (start, end) in enumerate(edges)
+        if (probe := probes.newest(where, start, end, is_past=i < len(edges) - 1)) is not None
+    ]
+    yield from _prompts(store, found, where)
+    yield from _apps(probes, found, where)
 
 
-def _prompts(
-    store: Store, probes: list[tuple[int, CallRecord]], where: Callable[..., Filters]
-) -> Iterator[Release]:
-    seen: set[str] = {call.prompt_version for _, call in probes[:1]}
-    for _, call in probes[1:]:
-        version = call.prompt_version
-        if version in seen or not version:
+def _prompts(store: Store, found: list[Probe], where: Where) -> Iterator[Release]:
+    seen = {probe.prompt for probe in found[:1]}
+    for probe in found[1:]:
+        if probe.prompt in seen or not probe.prompt:
             continue
-        seen.add(version)
-        first = store.calls(
-            where(prompt_version=(version,), start_ns=probes[0][0]), limit=1, descending=False
-        ).rows
-        if first and first[0].call.start_ns > probes[0][1].start_ns:
-            yield Release(first[0].call.start_ns, "prompt", version)
+        seen.add(probe.prompt)
+        own = where(prompt_version=(probe.prompt,), start_ns=found[0].ns)
+        first = store.calls(own, limit=1, descending=False).rows
+        if first and first[0].call.start_ns > found[0].ns:
+            yield Release(first[0].call.start_ns, "prompt", probe.prompt)
 
 
-def _apps(
-    store: Store, probes: list[tuple[int, CallRecord]], where: Callable[..., Filters]
-) -> Iterator[Release]:
-    """Versions of the sending app by its own word (`service.version`), found between two columns by halving."""
-    before: tuple[str, int] | None = None
+def _apps(probes: Probes, found: list[Probe], where: Where) -> Iterator[Release]:
+    """Versions of the sending app, found between two columns by halving."""
+    before: Probe | None = None
     seen: set[str] = set()
-    for _, call in probes:
-        version = _version(store, call)
-        if not version:
+    for probe in found:
+        if not probe.app:
             continue
-        if before is not None and version not in seen:
-            low, high = before[1], call.start_ns
+        if before is not None and probe.app not in seen:
+            low, high = before.ns, probe.ns
             for _ in range(12):  # a day to less than half a minute
                 middle = (low + high) // 2
-                rows = store.calls(where(start_ns=low, end_ns=middle), limit=1).rows
-                if not rows or rows[0].call.start_ns <= low:
+                between = probes.newest(where, low, middle, is_past=True)
+                if between is None or between.ns <= low:
                     low = middle
-                elif _version(store, rows[0].call) == version:
-                    high = rows[0].call.start_ns
+                elif between.app == probe.app:
+                    high = between.ns
                 else:
-                    low = rows[0].call.start_ns
-            yield Release(high, "app", version)
-        seen.add(version)
-        before = version, call.start_ns
-
-
-def _version(store: Store, call: CallRecord) -> str:
-    for span in store.trace(call.trace_id, limit=20):
-        if span.span_id == call.span_id:
-            return str(span.resource.attributes.get("service.version", ""))
-    return ""
+                    low = between.ns
+            yield Release(high, "app", probe.app)
+        seen.add(probe.app)
+        before = probe
 
 
 def models(
-    series: Iterable[tuple[datetime, Rollup]],
-    columns: Buckets,
-    store: Store,
-    where: Callable[..., Filters],
+    series: Iterable[tuple[datetime, Rollup]], columns: Buckets, store: Store, where: Where
 ) -> Iterator[Release]:
     """Models that begin to answer a route, from its rollups whose key begins with the model."""
-    found = list(series)
-    names = dict.fromkeys(part.key[0] for _, part in found)
-    by_model = {
-        name: columns.place((when, part) for when, part in found if part.key[0] == name) for name in names
-    }
-    totals = [sum(part.calls for part in column if part) for column in zip(*by_model.values(), strict=True)]
-    begun = next((i for i, calls in enumerate(totals) if calls), len(totals))
-    for name, parts in by_model.items():
-        first = next((i for i, part in enumerate(parts) if part is not None and part.calls), None)
-        if first is None or first <= begun or not name:
-            continue
-        part = parts[first]
-        assert part is not None
-        if part.calls < LEAST_SHARE * totals[first]:
+    starts = {start // 10**9: i for i, start in enumerate(columns.starts)}
+    calls: dict[str, list[int]] = {}
+    for when, part in series:
+        i = starts.get(int(when.timestamp()))
+        if i is not None:
+            calls.setdefault(part.key[0], [0] * len(starts))[i] += part.calls
+    totals = [sum(column) for column in zip(*calls.values(), strict=True)]
+    begun = next((i for i, n in enumerate(totals) if n), len(totals))
+    for name, own in calls.items():
+        first = next((i for i, n in enumerate(own) if n), None)
+        if first is None or first <= begun or not name or own[first] < LEAST_SHARE * totals[first]:
             continue
         rows = store.calls(
             where(model=(name,), start_ns=columns.starts[first]), limit=1, descending=False
@@ -130,9 +155,9 @@ def prices(book: PriceBook, used: Iterable[tuple[str, str]], columns: Buckets) -
             return () if row is None else (row.input_usd, row.cached_usd, row.cache_write_usd, row.output_usd)
 
         low, high = start // _DAY_NS, end // _DAY_NS
-        if not at(start) or not at(high * _DAY_NS) or at(start) == at(high * _DAY_NS):
+        old, new = at(start), at(high * _DAY_NS)
+        if not old or not new or old == new:
             continue
-        old = at(start)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if at(middle * _DAY_NS) == old else (low, middle)

@@ -36,6 +36,7 @@ from . import fmt, urlstate
 from .assets import HERE, environment, static_files
 from .charts import Chart
 from .memory import Memory
+from .releases import Probes
 from .shell import Formats, Shell
 from .urlstate import State, route_path
 
@@ -85,6 +86,7 @@ class Site:
         self.panels = ThreadPoolExecutor(max_workers=8, thread_name_prefix="panel")
         self.renewing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="renew")
         self._memory = Memory(self.renewing, settings.cache_seconds)
+        self.probes = Probes(store)
         self.static = static_files(HERE / "static")
         self.env = environment({name: f"/static/{f.hashed}" for name, f in self.static.items()})
 
