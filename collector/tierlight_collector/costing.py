@@ -32,6 +32,10 @@ class Costing:
     def __init__(self, book: PriceBook) -> None:
         self._book = book
 
+    def use(self, book: PriceBook) -> None:
+        """Price by another book from the next call on."""
+        self._book = book
+
     def __call__(self, call: CallRecord) -> CallRecord:
         """The call with its cost; itself where it was stated already."""
         costs = self.costs(call)

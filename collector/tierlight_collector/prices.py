@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -97,11 +99,72 @@ def age_days(book: PriceBook, today: date) -> int:
     return max(0, (today - book.as_of).days)
 
 
+# ---- prices that people set on the page ------------------------------------------------------------------
+
+
+OWN_PRICES: Final = "prices.own"  # the store's setting that holds them
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPrice:
+    """A price of the user's, in USD per million tokens; "" is unknown, or for the day: since ever."""
+
+    provider: str
+    model: str
+    input: str
+    output: str
+    cached_input: str = ""
+    valid_from: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.provider, self.model, self.valid_from
+
+
+def own_prices(settings: Mapping[str, str]) -> list[OwnPrice]:
+    """The prices in a store's settings, as they were set."""
+    return [OwnPrice(**row) for row in json.loads(settings.get(OWN_PRICES) or "[]")]
+
+
+def as_setting(rows: Iterable[OwnPrice]) -> str:
+    """What `own_prices` reads."""
+    return json.dumps([asdict(row) for row in rows], ensure_ascii=False)
+
+
+def as_toml(rows: Iterable[OwnPrice]) -> bytes:
+    """The rows in the form of a `prices.toml`.
+
+    >>> print(as_toml([OwnPrice("openai", "mine", "0.25", "2", valid_from="2026-01-01")]).decode())
+    [[price]]
+    provider = "openai"
+    model = "mine"
+    input = 0.25
+    output = 2
+    valid_from = 2026-01-01
+    <BLANKLINE>
+    """
+    parts = []
+    for row in rows:
+        # JSON's strings are TOML's, but for DEL
+        names = {
+            key: json.dumps(getattr(row, key), ensure_ascii=False).replace("\x7f", "\\u007f")
+            for key in ("provider", "model")
+        }
+        numbers = {key: getattr(row, key) for key in ("input", "cached_input", "output", "valid_from")}
+        lines = [f"{key} = {value}" for key, value in {**names, **numbers}.items() if value]
+        parts.append("\n".join(["[[price]]", *lines, ""]))
+    return "\n".join(parts).encode()
+
+
 # ---- files ----------------------------------------------------------------------------------------------
 
 
-def open_book(user: Path | None = None, listed: Path | None = None) -> PriceBook:
-    """The price book of a server: the user's file and fetched list prices, each only where it exists.
+def open_book(
+    user: Path | None = None, listed: Path | None = None, own: Iterable[OwnPrice] = ()
+) -> PriceBook:
+    """The price book of a server: the user's file, his prices set on the page, and fetched list prices, where they exist.
+
+    Where file and page name the same model and day, the file is believed.
 
     Raises:
         ConfigurationError: a file can't be used; the message says why.
@@ -109,6 +172,8 @@ def open_book(user: Path | None = None, listed: Path | None = None) -> PriceBook
     """
     listed_bytes = listed.read_bytes() if listed is not None and listed.exists() else None
     user_bytes = user.read_bytes() if user is not None else None
+    if set_there := as_toml(own):
+        user_bytes = set_there + b"\n" + (user_bytes or b"")
     if user_bytes is None and listed_bytes is None:
         return PriceBook.default()
     return PriceBook.from_sources(user=user_bytes, listed=listed_bytes)

@@ -56,6 +56,10 @@ class Advisor:
         }
         self._controls: dict[str, str] = {}
 
+    def use(self, book: PriceBook) -> None:
+        """Count by another book from now on."""
+        self._book = book
+
     def feed(
         self, store: Store, calls: Sequence[CallEvidence], scores: Sequence[ScoreEvidence], now_ns: int
     ) -> Mapping[str, bytes]:

@@ -18,12 +18,13 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+from tierlight.pricing import PriceBook
 from tierlight_collector.costing import Costing
 from tierlight_collector.forward import ForwardTarget
 from tierlight_collector.guard import check_bind, is_loopback
 from tierlight_collector.limits import IngestLimits
 from tierlight_collector.normalise import PLAIN_RULES, RouteRules
-from tierlight_collector.prices import open_book
+from tierlight_collector.prices import open_book, own_prices
 from tierlight_collector.redaction import Redaction
 from tierlight_collector.serve import collect_garbage_seldom, serve_collector
 from tierlight_collector.server import listen, serve_http
@@ -104,6 +105,10 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
             settings.store, retention=settings.retention, now_ns=settings.clock, rules=settings.rules
         )
         stack.callback(store.close)
+        reopen = partial(open_book, settings.prices, settings.list_prices)
+        if own := own_prices(store.settings()):
+            book = reopen(own)
+        costing = Costing(book)
         collector = await stack.enter_async_context(
             serve_collector(
                 store,
@@ -111,7 +116,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 http_port=settings.http_port,
                 grpc_port=settings.grpc_port,
                 names=names,
-                costing=Costing(book),
+                costing=costing,
                 limits=IngestLimits(horizon_days=settings.retention.calls_days),
                 content=settings.content,
                 redaction=settings.redaction,
@@ -125,6 +130,11 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
         dashboard_url = f"http://{_shown(settings.host)}:{port}"
         told = settings.notifications
         watch = Watch(store, book)
+
+        def take_book(new: PriceBook) -> None:
+            costing.use(new)
+            watch.use(new)
+
         running = Running(
             store,
             watch,
@@ -141,6 +151,8 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 names=names,
                 otlp_url=running.otlp_url,
                 book=book,
+                open_book=reopen,
+                take_book=take_book,
                 clock=settings.clock,
                 insecure=settings.insecure,
                 accept_as_normal=running.watch.accept_as_normal,

@@ -127,6 +127,13 @@ class Watch:
             first = place
         yield opening, calls[first:], scores
 
+    def use(self, book: PriceBook) -> None:
+        """Judge by another price book from the next tick on."""
+        with self._lock:
+            self._book = book
+            if self._advisor is not None:
+                self._advisor.use(book)
+
     def standings(self, now_ns: int) -> list[Standing]:
         """How every test stands, for pages and `tierlight check`."""
         with self._lock:

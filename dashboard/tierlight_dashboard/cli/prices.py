@@ -11,17 +11,20 @@ import httpx
 import typer
 
 from tierlight.errors import ConfigurationError
+from tierlight.pricing import PriceBook
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.prices import (
     PriceInUse,
     age_days,
     fetch_list,
     open_book,
+    own_prices,
     prices_in_use,
     save_list,
 )
 from tierlight_collector.records import Filters, TimeRange
 from tierlight_collector.reprice import RepriceLine, apply, plan
+from tierlight_collector.stores.protocol import Store
 
 from ..analysis.wording import money
 from .options import FormatOption, PricesOption, StoreOption, default_list, fail, reading, writing
@@ -55,9 +58,9 @@ def show(
     days: Annotated[int, typer.Option(help="Models called in this many days.", min=1, max=400)] = 28,
 ) -> None:
     """The models that were called, with their prices today, unpriced ones first."""
-    book = _book(prices)
     now_ns = time.time_ns()
     with reading(store) as opened:
+        book = _book(prices, opened)
         found = prices_in_use(opened, book, TimeRange(now_ns - days * DAY_NS, now_ns))
     emit(map(_price_row, found), SHOWN, format, empty="No calls in that time.")
     if format is Format.table:
@@ -91,7 +94,6 @@ def reprice(
     ] = False,
 ) -> None:
     """Price stored calls again. Without --apply nothing changes; with it the old costs are kept as history."""
-    book = _book(prices)
     where = Filters(
         route=tuple(route or ()),
         purpose=(),
@@ -100,6 +102,7 @@ def reprice(
         end_ns=_ns(until),
     )
     with (writing if write else reading)(store) as opened:
+        book = _book(prices, opened)
         report = (apply if write else plan)(opened, book, where, model=model)
     emit(map(_reprice_row, report.lines), REPRICED, format, empty="No calls match.")
     if format is Format.table:
@@ -110,9 +113,9 @@ def reprice(
         )
 
 
-def _book(prices: Path | None) -> Any:
+def _book(prices: Path | None, store: Store) -> PriceBook:
     try:
-        return open_book(prices, default_list())
+        return open_book(prices, default_list(), own_prices(store.settings()))
     except (ConfigurationError, OSError) as error:
         raise fail(str(error)) from error
 

@@ -12,12 +12,15 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from tierlight.pricing import PriceRow
+from tierlight_collector.prices import OwnPrice, own_prices
 from tierlight_collector.records import Rollup
 from tierlight_collector.rollup import percentile
 
 from ..analysis.verdict import Quality, quality_of
 from . import charts, fmt
 from .csvout import Cell, csv_response, json_response
+from .priceform import AMOUNTS, Sent, register
+from .recost import Course
 from .routetable import total
 from .shell import Formats
 from .site import Panel, Site
@@ -59,8 +62,35 @@ class ModelRow:
 class Models:
     """Models in use, unknown prices first, and the price book itself."""
 
-    def __init__(self, site: Site, state: State, formats: Formats) -> None:
+    def __init__(self, site: Site, state: State, formats: Formats, sent: Sent | None = None) -> None:
         self.site, self.state, self.f = site, state, formats
+        self.sent = sent or Sent()
+
+    @property
+    def recost(self) -> Course:
+        return self.site.recost.course
+
+    @cached_property
+    def own(self) -> list[OwnPrice]:
+        """The prices set on this page, by model."""
+        return sorted(own_prices(self.site.store.settings()), key=lambda row: row.key)
+
+    def is_sent(self, row: ModelRow) -> bool:
+        """Whether the form that was not accepted is the one of this model."""
+        return bool(self.sent.model) and (self.sent.provider, self.sent.model) == (row.provider, row.model)
+
+    def typed(self, row: ModelRow, name: str) -> str:
+        return self.sent.typed.get(name, "") if self.is_sent(row) else ""
+
+    def wrong(self, row: ModelRow, name: str) -> str:
+        return self.sent.errors.get(name, "") if self.is_sent(row) else ""
+
+    @property
+    def done(self) -> str:
+        return {
+            "priced": "Saved. Calls that come from now on are priced by it.",
+            "removed": "Taken back. Calls that come from now on are priced without it.",
+        }.get(self.state.get("done"), "")
 
     @cached_property
     def today(self) -> date:
@@ -144,6 +174,20 @@ class Models:
             label=f"Cost per 1,000 calls against quality of {len(points)} models with at least 10 scores; cheaper is left, better is up.",
         )
 
+    @property
+    def scatter_rows(self) -> list[tuple[str, str, str, str]]:
+        """The dots of the chart as a table."""
+        return [
+            (
+                fmt.visible(r.model, 60),
+                self.f.money(r.per_1k),
+                fmt.percent(r.quality.interval.mean),
+                fmt.exact(r.sums.calls),
+            )
+            for r in self.used.value or []
+            if r.per_1k and r.quality is not None and r.quality.interval.n >= 10
+        ]
+
     # ---- the whole book ----------------------------------------------------------------------------------
 
     @cached_property
@@ -189,12 +233,19 @@ def router(site: Site) -> APIRouter:
         state = site.state(request)
         return state, Models(site, state, site.formats(state))
 
+    def show(request: Request, sent: Sent | None) -> Response:
+        state = site.state(request)
+        page = Models(site, state, site.formats(state), sent)
+        return site.render(
+            request, "models.html", state=state, page="models", title="Models and prices", blocks=("book", "recost"), status=422 if sent else 200,
+            model={"p": page, "dollars": dollars, "amounts": AMOUNTS},
+        )  # fmt: skip
+
     @pages.get("/models")
     def models(request: Request) -> Response:
-        state, page = model(request)
-        return site.render(
-            request, "models.html", state=state, page="models", title="Models and prices", blocks=("book",), model={"p": page, "dollars": dollars}
-        )  # fmt: skip
+        return show(request, None)
+
+    register(pages, site, show)
 
     @pages.get("/models.csv")
     def as_csv(request: Request) -> Response:

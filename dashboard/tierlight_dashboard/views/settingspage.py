@@ -115,8 +115,8 @@ SECTIONS: Final = (
             Field("currency.code", "Currency", _code, "USD"), Field("currency.symbol", "Symbol", _text(4), "$"),
             Field("currency.per_usd", "Units for one US dollar", amount, "1"), Field("currency.date", "Rate of", _date, "2026-11-01"),
             Field("baseline.model", "Baseline model for savings", _text(120), "the dearest flagship in use"),
-            Field("budget.month_usd", "Budget a month, US dollars", amount, "none"),
-            Field("shadow.max_spend_usd", "Most that one shadow test may cost, US dollars", amount, "100"),
+            Field("budget.month_usd", "Budget a month, US $", amount, "none"),
+            Field("shadow.max_spend_usd", "Most for one shadow test, US $", amount, "100"),
         ),
     ),
     Section(

@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -28,6 +27,7 @@ from tierlight.pricing import PriceBook
 from tierlight_collector.decisions import Alert, AlertMute
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.forward import Forwarder
+from tierlight_collector.prices import OWN_PRICES, OwnPrice, as_setting, open_book, own_prices
 from tierlight_collector.records import HOUR_NS, Dim, Filters, Rollup, RouteInfo, TimeRange
 from tierlight_collector.stores.protocol import Store
 
@@ -36,6 +36,7 @@ from . import fmt, urlstate
 from .assets import HERE, environment, static_files
 from .charts import Chart
 from .memory import Memory
+from .recost import Recost
 from .releases import Probes
 from .shell import Formats, Shell
 from .urlstate import State, route_path
@@ -56,7 +57,9 @@ class DashboardSettings:
     names: tuple[str, ...] = ()
     clock: Callable[[], int] = time.time_ns
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
-    book: PriceBook | None = None  # None: list prices
+    book: PriceBook | None = None  # None: as `open_book` gives it
+    open_book: Callable[[Sequence[OwnPrice]], PriceBook] = lambda own: open_book(own=own)
+    take_book: Callable[[PriceBook], object] = lambda book: None  # whoever else prices or judges
     cache_seconds: float = 1.0  # how long an answer of the store is good at least; 0 asks every time
     insecure: bool = False
     accept_as_normal: Callable[[int, str, int], object] | None = None  # the watch's: (alert id, who, now)
@@ -86,12 +89,15 @@ class Site:
         self.panels = ThreadPoolExecutor(max_workers=8, thread_name_prefix="panel")
         self.renewing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="renew")
         self._memory = Memory(self.renewing, settings.cache_seconds)
+        self._book: PriceBook | None = None
+        self.recost = Recost(store)
         self.probes = Probes(store)
         self.static = static_files(HERE / "static")
         self.env = environment({name: f"/static/{f.hashed}" for name, f in self.static.items()})
 
     def close(self) -> None:
         """Let the panels' threads go."""
+        self.recost.stop()
         self.panels.shutdown(wait=False, cancel_futures=True)
         self.renewing.shutdown(wait=False, cancel_futures=True)
 
@@ -99,9 +105,24 @@ class Site:
     def now_ns(self) -> int:
         return self.settings.clock()
 
-    @cached_property
+    @property
     def book(self) -> PriceBook:
-        return self.settings.book or PriceBook.default()
+        """The prices in use."""
+        if self._book is None:
+            own = own_prices(self.store.settings())
+            self._book = self.settings.book or self.settings.open_book(own)
+        return self._book
+
+    def set_prices(self, rows: Sequence[OwnPrice]) -> None:
+        """Keep these as the user's own prices; what comes from now on is priced by them.
+
+        Raises:
+            ConfigurationError: they cannot be used, and nothing is changed.
+        """
+        book = self.settings.open_book(rows)
+        self.store.set_setting(OWN_PRICES, as_setting(rows), WHO)
+        self._book = book
+        self.settings.take_book(book)
 
     # ---- the store's answers, kept a while -----------------------------------------------------------------
 
