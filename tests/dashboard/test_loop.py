@@ -199,6 +199,28 @@ def test_harm_takes_an_experiment_back_by_itself(loop: Loop) -> None:
     assert "K of harm" in loop.desk.text(f"/experiments/{loop.experiment.id}")
 
 
+def test_what_was_taken_back_for_harm_is_taken_back_again_when_a_person_undoes_it(loop: Loop) -> None:
+    loop.play(200, {"control": 0.9, "candidate": 0.3})
+    assert loop.experiment.state == "rolled_back"
+    assert loop.desk.post("/policy/undo", revision="3").status_code == 303
+    assert (loop.experiment.state, loop.advice.state) == ("running", "collecting")
+    assert loop.experiment.id in Policy.from_toml(loop.served()).experiments
+    loop.look(loop.clock.now_ns + 1)
+    assert (loop.experiment.state, loop.advice.state) == ("rolled_back", "rolled_back")
+    assert loop.served().strip() == POLICY.strip()
+    assert [one["state"] for one in loop.ends] == ["rolled_back", "rolled_back"]
+
+
+def test_a_policy_that_is_approved_without_its_experiment_stops_it(loop: Loop) -> None:
+    other = POLICY + "[defaults]\nretries = 2\n"
+    answer = loop.desk.ask("POST", "/api/v1/policy?by=anna", content=other)
+    assert answer.status_code == 200
+    assert (loop.experiment.state, loop.experiment.ended_ns) == ("stopped", loop.clock.now_ns)
+    loop.play(50, {"control": 0.9})
+    assert loop.experiment.state == "stopped"
+    assert loop.ends == []  # a person did it, who need not be told
+
+
 def test_a_move_that_holds_for_fourteen_days_is_kept(loop: Loop) -> None:
     loop.ship()
     assert (loop.advice.state, loop.experiment.state) == ("shipped", "shipped")
