@@ -120,7 +120,8 @@ def test_the_policy_check_bites(viewer: Watched) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "most_kb", "most_requests"), [("/", 60, 8), (f"/routes/{seed.DRIFTING}", 100, 9)]
+    ("path", "most_kb", "most_requests"),  # hours and slices are asked for after the route page
+    [("/", 60, 8), (f"/routes/{seed.DRIFTING}", 100, 10)],
 )
 def test_a_cold_page_is_light(
     chromium: Browser, served: str, path: str, most_kb: float, most_requests: int
