@@ -140,6 +140,8 @@ _ALIASES: Final = {
             "litellm",
             "litellm_proxy",
             "openai_agents",
+            "microsoft.agent_framework",
+            "agent_framework",
             "openai.agents",
             "gcp.vertex.agent",
             "google_adk",

@@ -60,7 +60,7 @@ class DashboardSettings:
     book: PriceBook | None = None  # None: as `open_book` gives it
     open_book: Callable[[Sequence[OwnPrice]], PriceBook] = lambda own: open_book(own=own)
     take_book: Callable[[PriceBook], object] = lambda book: None  # whoever else prices or judges
-    cache_seconds: float = 1.0  # how long an answer of the store is good at least; 0 asks every time
+    cache_seconds: float = 0.25  # how long an answer of the store is good at least; 0 asks every time
     insecure: bool = False
     accept_as_normal: Callable[[int, str, int], object] | None = None  # the watch's: (alert id, who, now)
     ingest_counters: Callable[[], Mapping[str, int]] = dict  # for /health and /metrics
