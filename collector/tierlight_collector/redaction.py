@@ -84,6 +84,12 @@ class Redaction:
         self._shortest = 1 if patterns else _SHORTEST
         self._short = lru_cache(maxsize=4096)(self._masked)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is looked for, in words: the patterns of the SDK as one, then your own by their names."""
+        own = tuple(mark.removeprefix("[redacted:").removesuffix("]") for mark, _ in self._own)
+        return ("keys and tokens, mail addresses, card numbers", *own) if self._builtin else own
+
     def text(self, text: str) -> str:
         """The text with what may not be kept replaced by a word that says what stood there."""
         if len(text) < self._shortest:

@@ -36,7 +36,7 @@ from tierlight_collector.stores.protocol import Store
 from .analysis.comparison import Comparison, comparison_of
 from .analysis.course import Turn, hold_out_name, revised, turn
 from .analysis.gate import AdviceSettings
-from .analysis.preferences import Preferences, preferences
+from .analysis.preferences import Preferences, goes_by_tier, preferences
 from .analysis.recommend import Candidate, ModelUse, RouteFacts, recommend
 from .analysis.verdict import quality_of
 
@@ -65,7 +65,7 @@ class Advisor:
     ) -> Mapping[str, bytes]:
         """Feed a batch of evidence (in arrival order); gives the comparisons that changed."""
         if any(call.purpose == "shadow" and call.route not in self._controls for call in calls):
-            settings = preferences(store.settings())
+            settings = decided(store)
             facts = route_facts(store, self._book, settings, now_ns)
             self._controls = {fact.route: fact.main.model for fact in facts}
         changed = self._feed(calls, scores, store.experiments())
@@ -73,7 +73,7 @@ class Advisor:
 
     def advise(self, store: Store, now_ns: int) -> tuple[Recommendation, ...]:
         """Judge every route anew by what is stored; once a tick, because it sums 28 days."""
-        settings = preferences(store.settings())
+        settings = decided(store)
         facts = route_facts(store, self._book, settings, now_ns)
         self._controls = {fact.route: fact.main.model for fact in facts}
         experiments = store.experiments()
@@ -96,7 +96,7 @@ class Advisor:
         if not active:
             return None
         settings, alerts = (
-            preferences(store.settings()),
+            decided(store),
             store.alerts(states=("open", "recovering"), limit=1000),
         )
         for experiment in active:
@@ -169,6 +169,13 @@ def _is_shadow_of(call: CallEvidence, experiment: Experiment) -> bool:
         and (experiment.kind, experiment.state) == ("shadow", "running")
         and experiment.candidate in (call.model, call.request_model)
     )
+
+
+def decided(store: Store) -> Preferences:
+    """What people set, with the tiers of the routes where something is set by tier."""
+    settings = store.settings()
+    tiers = {info.route: info.declared_tier for info in store.routes()} if goes_by_tier(settings) else {}
+    return preferences(settings, tiers)
 
 
 def advice_settings(preferences: Preferences, route: str) -> AdviceSettings:

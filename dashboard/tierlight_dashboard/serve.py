@@ -13,8 +13,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,13 +28,13 @@ from tierlight_collector.prices import open_book, own_prices
 from tierlight_collector.redaction import Redaction
 from tierlight_collector.serve import collect_garbage_seldom, serve_collector
 from tierlight_collector.server import listen, serve_http
-from tierlight_collector.stores import Retention, open_store
+from tierlight_collector.stores import KEEP_ALL, Retention, open_store
 from tierlight_collector.stores.protocol import Store
 
 from .app import create_app
 from .channels import Notifications
 from .notify import Notifier, described
-from .views.site import DashboardSettings
+from .views.site import DashboardSettings, Fact
 from .watch import TickReport, Watch
 
 logger = logging.getLogger("tierlight")
@@ -59,6 +59,8 @@ class ServeSettings:
     watch_every_s: float = 5.0
     insecure: bool = False
     retention: Retention = field(default_factory=Retention)
+    fixed_days: tuple[str, ...] = ()  # its fields that a saved setting does not change
+    config: Path | None = None
     names: tuple[str, ...] = ()
     notifications: Notifications = field(default_factory=Notifications)
     redaction: Redaction = field(default_factory=Redaction)
@@ -102,13 +104,19 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
         pages = listen(settings.host, settings.port)
         stack.callback(pages.close)
         store = open_store(
-            settings.store, retention=settings.retention, now_ns=settings.clock, rules=settings.rules
+            # Nothing is forgotten before the saved times are known.
+            settings.store,
+            retention=KEEP_ALL,
+            now_ns=settings.clock,
+            rules=settings.rules,
         )
         stack.callback(store.close)
         reopen = partial(open_book, settings.prices, settings.list_prices)
         if own := own_prices(store.settings()):
             book = reopen(own)
         costing = Costing(book)
+        kept = retention_of(settings, store.settings())
+        store.keep(kept)
         collector = await stack.enter_async_context(
             serve_collector(
                 store,
@@ -117,7 +125,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 grpc_port=settings.grpc_port,
                 names=names,
                 costing=costing,
-                limits=IngestLimits(horizon_days=settings.retention.calls_days),
+                limits=IngestLimits(horizon_days=kept.calls_days),
                 content=settings.content,
                 redaction=settings.redaction,
                 rules=settings.rules,
@@ -134,6 +142,12 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
         def take_book(new: PriceBook) -> None:
             costing.use(new)
             watch.use(new)
+
+        def take_settings() -> None:
+            now_kept = retention_of(settings, store.settings())
+            store.keep(now_kept)
+            ingest = collector.ingest
+            ingest.limits = replace(ingest.limits, horizon_days=now_kept.calls_days)
 
         running = Running(
             store,
@@ -159,6 +173,10 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 ingest_counters=collector.ingest.counters.snapshot,
                 ingest_limits=asdict(collector.ingest.limits),
                 forwarder=collector.forwarder,
+                fixed={f"keep.{name}": f"--keep-{name[:-6]}-days" for name in settings.fixed_days},
+                kept_days=lambda: asdict(retention_of(settings, store.settings())),
+                facts=facts_of(settings, names),
+                on_saved=take_settings,
                 targets=tuple(map(described, told.channels)),
                 send_test=partial(_send_test, running) if told.channels else None,
             ),
@@ -168,6 +186,38 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
             timer = asyncio.create_task(_watch(running, settings.watch_every_s))
             stack.push_async_callback(_stop, timer)
         yield running
+
+
+def retention_of(settings: ServeSettings, stored: Mapping[str, str]) -> Retention:
+    """How long things are kept: as the start fixes it, else as it was saved, else by default."""
+    saved = {
+        name: int(text)
+        for name in asdict(settings.retention)
+        if name not in settings.fixed_days and (text := stored.get(f"keep.{name}", "")).isdigit()
+    }
+    return replace(settings.retention, **saved)
+
+
+def facts_of(settings: ServeSettings, names: Sequence[str]) -> dict[str, tuple[Fact, ...]]:
+    """What the server was told at its start, by the section of the settings page; secrets stay out of it."""
+    file = str(settings.config) if settings.config else "tierlight.toml, with --config tierlight.toml"
+    shown = ", ".join(dict.fromkeys(["localhost", "127.0.0.1", "[::1]", *names]))
+    content = "stored where an app sends them" if settings.content else "not stored"
+    return {
+        "data": (
+            Fact("Prompts and answers", content, "start without --content" if settings.content else "start with --content"),
+            Fact("Masked before storing", "; ".join(settings.redaction.words) or "nothing", f'[redact] patterns = {{ ticket = "TCK-[0-9]{{6}}" }} in {file}'),
+            Fact("Store", settings.store, "--store or TIERLIGHT_STORE"),
+        ),
+        "money": (Fact("Price file", str(settings.prices) if settings.prices else "none", "--prices prices.toml"),),
+        "notify": (Fact("Targets", "", f'[[notify.slack]] url = "env:SLACK_HOOK" in {file}'),),
+        "export": (Fact("Targets", "", f'[[forward]] name = "tempo" endpoint = "http://127.0.0.1:5318" in {file}, or --forward'),),
+        "access": (
+            Fact("Listens on", settings.host, "--host"),
+            Fact("Answers to the host names", shown, ""),
+            Fact("Login", "off: open to everybody, without a login" if settings.insecure else "none: only this machine reaches it", ""),
+        ),
+    }  # fmt: skip
 
 
 def _send_test(running: Running) -> int:

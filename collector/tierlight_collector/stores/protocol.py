@@ -41,6 +41,7 @@ from ..records import (
     StoreHealth,
     TimeRange,
 )
+from .horizons import Retention
 
 Order = Literal["time", "cost", "latency"]
 
@@ -117,6 +118,9 @@ class FactStore(CallSink, RollupSource, Protocol):
 
     def retain(self) -> None:
         """Delete what is older than the retention now, instead of within the next minute."""
+
+    def keep(self, retention: Retention) -> None:
+        """Keep things so long from now on; what is older goes within the next minute."""
 
     def purge(
         self,

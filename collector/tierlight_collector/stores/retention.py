@@ -23,11 +23,11 @@ BLOCK_TABLES: Final = ("content_blocks", "span_blocks")
 _MERGED_BYTES: Final = 256 * 1024
 
 
-def expire(writer: Writer, policy: Retention) -> Callable[[sqlite3.Connection, int], bool]:
+def expire(writer: Writer, policy: Callable[[], Retention]) -> Callable[[sqlite3.Connection, int], bool]:
     """A chore: move the horizons on and delete what lies behind them, a slice at a time."""
 
     def run(connection: sqlite3.Connection, now_ns: int) -> bool:
-        horizons = Horizons.at(now_ns, policy)
+        horizons = Horizons.at(now_ns, policy())
         appender = writer.appender
         # Calls go when the last word about their hours is in the rollups: those are never recounted again.
         waits = any((hour + 1) * HOUR_NS <= horizons.calls_ns for hour in appender.dirty.marked())

@@ -121,7 +121,7 @@ class SqliteStore(Decisions, OutboxTables):
             raise
         self._writer = Writer(connection, now_ns=self._clock, rules=self._rules)
         self._writer.add_chore(Chore("rollups", 10.0, roll_up(self._writer)))
-        self._writer.add_chore(Chore("retention", 60.0, expire(self._writer, self._retention)))
+        self._writer.add_chore(Chore("retention", 60.0, expire(self._writer, self._policy)))
         self._writer.add_chore(Chore("compaction", 30.0, compact(self._writer), due=time.monotonic() + 30))
         hourly = self_check(self._writer, random.Random())
         self._writer.add_chore(Chore("self-check", 3600.0, hourly, due=time.monotonic() + 3600))
@@ -284,10 +284,17 @@ class SqliteStore(Decisions, OutboxTables):
 
         writer.ask(job, in_transaction=False).result(APPEND_TIMEOUT_S)
 
+    def keep(self, retention: Retention) -> None:
+        """Keep things so long from now on; what is older goes within the next minute."""
+        self._retention = retention
+
+    def _policy(self) -> Retention:
+        return self._retention
+
     def retain(self) -> None:
         """Delete what is older than the retention and join small blocks now, instead of within the next minute."""
         writer = self._writing()
-        chores = (roll_up(writer), expire(writer, self._retention), compact(writer))
+        chores = (roll_up(writer), expire(writer, self._policy), compact(writer))
 
         def job(connection: sqlite3.Connection) -> None:
             for chore in chores:

@@ -33,16 +33,19 @@ class Preferences:
     trace_url: str = ""
     keys: bool = True
     shadow_budget_nusd: int = SHADOW_BUDGET_NUSD  # what one shadow test may cost in all
+    tier_floors: Mapping[str, float] = field(default_factory=dict)
+    tier_margins: Mapping[str, float] = field(default_factory=dict)
+    tiers: Mapping[str, str] = field(default_factory=dict)  # of the routes, for the two above
     alert_sizes: Mapping[str, float] = field(default_factory=dict)  # "page.quality" -> size of the effect
     alert_budget: Mapping[str, float] = field(default_factory=dict)  # "page" -> false alarms a month
 
     def floor_of(self, route: str) -> float | None:
-        """The agreed quality floor of a route, else the common one."""
-        return self.floors.get(route, self.floor)
+        """The agreed quality floor of a route, else the one of its tier, else the common one."""
+        return self.floors.get(route, self.tier_floors.get(self.tiers.get(route, ""), self.floor))
 
     def margin_of(self, route: str) -> float | None:
-        """How much worse a stand-in may be on a route, else the common margin."""
-        return self.margins.get(route, self.margin)
+        """How much worse a stand-in may be on a route, else on its tier, else anywhere."""
+        return self.margins.get(route, self.tier_margins.get(self.tiers.get(route, ""), self.margin))
 
 
 def share(text: str) -> float | None:
@@ -69,8 +72,13 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
-def preferences(settings: Mapping[str, str]) -> Preferences:
-    """The preferences in the store's settings; `name:<route>` holds a route's own value."""
+def goes_by_tier(settings: Mapping[str, str]) -> bool:
+    """Whether a floor or margin is set for a tier, so that the tiers of routes matter."""
+    return any(value and key.startswith(("tier_floor:", "tier_margin:")) for key, value in settings.items())
+
+
+def preferences(settings: Mapping[str, str], tiers: Mapping[str, str] | None = None) -> Preferences:
+    """The preferences in the store's settings; `name:<route>` holds a route's own value. `tiers` are those of the routes."""
 
     def by_route(name: str) -> dict[str, str]:
         return {k.partition(":")[2]: v for k, v in settings.items() if k.startswith(name + ":") and v}
@@ -102,6 +110,9 @@ def preferences(settings: Mapping[str, str]) -> Preferences:
         trace_url=settings.get("trace_url", ""),
         keys=settings.get("keys") != "off",
         shadow_budget_nusd=SHADOW_BUDGET_NUSD if shadow is None else round(shadow * 1e9),
+        tier_floors=shares("tier_floor"),
+        tier_margins=shares("tier_margin"),
+        tiers=tiers or {},
         alert_sizes=numbers("alert.size."),
         alert_budget=numbers("alert.budget."),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -61,14 +62,25 @@ def up(
         typer.Option("--content", help="Store prompts and answers that senders captured; off by default."),
     ] = False,
     keep_content_days: Annotated[
-        int, typer.Option(help="How long prompts and answers are kept.", min=1, max=36_500)
-    ] = KEPT.contents_days,
+        int | None,
+        typer.Option(help=f"How long prompts and answers are kept; {KEPT.contents_days}.", min=1, max=36_500),
+    ] = None,
     keep_span_days: Annotated[
-        int, typer.Option(help="How long received spans are kept, to read them again.", min=1, max=36_500)
-    ] = KEPT.spans_days,
+        int | None,
+        typer.Option(
+            help=f"How long received spans are kept, to read them again; {KEPT.spans_days}.",
+            min=1,
+            max=36_500,
+        ),
+    ] = None,
     keep_call_days: Annotated[
-        int, typer.Option(help="How long calls and scores are kept; sums stay for good.", min=1, max=36_500)
-    ] = KEPT.calls_days,
+        int | None,
+        typer.Option(
+            help=f"How long calls and scores are kept; {KEPT.calls_days}; sums stay for good.",
+            min=1,
+            max=36_500,
+        ),
+    ] = None,
     insecure_no_auth: Annotated[
         bool,
         typer.Option(
@@ -79,6 +91,8 @@ def up(
     """Collect OTLP, judge it, and serve the dashboard; one process, one file."""
     try:
         said = read_configuration(config)
+        days = (keep_content_days, keep_span_days, keep_call_days)
+        kept = {name: n for name, n in zip(asdict(KEPT), days, strict=True) if n is not None}
         settings = ServeSettings(
             store=store,
             host=host,
@@ -93,7 +107,9 @@ def up(
             notifications=said.notifications,
             redaction=said.redaction,
             rules=said.rules,
-            retention=Retention(keep_content_days, keep_span_days, keep_call_days),
+            retention=Retention(**kept),
+            fixed_days=tuple(kept),
+            config=config,
         )
         asyncio.run(serve(settings))
     except (CollectorError, ConfigurationError) as error:

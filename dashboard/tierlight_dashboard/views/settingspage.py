@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import platform
 import re
-from collections.abc import Callable, Mapping
+import sqlite3
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -16,8 +18,10 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
+from tierlight.semconv import TIERS
 from tierlight_collector.decisions import AuditEntry
-from tierlight_collector.records import StoreHealth
+from tierlight_collector.records import HOUR_NS, Filters, StoreHealth, TimeRange
+from tierlight_collector.stores.protocol import OutboxTarget, OutboxWaiting
 
 from ..analysis.preferences import share
 from .site import WHO, Panel, Site
@@ -81,6 +85,12 @@ def _trace_url(text: str) -> str:
     return text
 
 
+def _days(text: str) -> str:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 36_500):
+        raise ValueError("expected a number of days from 1 to 36500")
+    return str(int(text))
+
+
 def _choice(*allowed: str) -> Check:
     def check(text: str) -> str:
         if text not in allowed:
@@ -108,6 +118,10 @@ class Section:
     by_route: bool = False  # the fields hold for the route that the form names
 
 
+TIERED: Final = tuple(
+    Field(f"{what}:{tier}", f"{label}, {tier}", _share, hint)
+    for tier in TIERS for what, label, hint in (("tier_floor", "Floor", "as for all"), ("tier_margin", "Worse by", "as for all"))
+)  # fmt: skip
 SECTIONS: Final = (
     Section(
         "money", "Money", "Costs are stored in US dollars and only shown in another currency.",
@@ -126,6 +140,7 @@ SECTIONS: Final = (
             Field("margin", "A cheaper model may be worse by", _share, "a fifth of the failure rate, at least 2 points"),
         ),
     ),
+    Section("tiers", "Quality by tier", "Of the tier that the app declares for a route; a route's own values go first.", TIERED),
     Section(
         "route", "One route", "Leave a field empty to keep to the common value.",
         (
@@ -133,6 +148,14 @@ SECTIONS: Final = (
             Field("gate_score", "Score that decides", _text(120), "the one on most calls"), Field("owner", "Owner", _text(120)),
         ),
         by_route=True,
+    ),
+    Section(
+        "data", "Data", "Shorter times delete what is older within a minute, for good. Sums by hour stay.",
+        (
+            Field("keep.contents_days", "Days to keep prompts and answers", _days, "14"),
+            Field("keep.spans_days", "Days to keep raw spans", _days, "30"),
+            Field("keep.calls_days", "Days to keep calls and scores", _days, "400"),
+        ),
     ),
     Section(
         "view", "View", "",
@@ -143,6 +166,15 @@ SECTIONS: Final = (
     ),
 )  # fmt: skip
 BY_NAME: Final = {section.name: section for section in SECTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One target of forwarding: how it stands, its host, and what waits for it."""
+
+    target: OutboxTarget
+    host: str
+    waiting: OutboxWaiting
 
 
 class Settings:
@@ -167,6 +199,47 @@ class Settings:
 
     def error(self, section: Section, field: Field) -> str:
         return self.errors.get(f"{section.name}/{field.key}", "")
+
+    def source(self, field: Field) -> str:
+        """Where the value in force comes from."""
+        by = self.site.settings.fixed.get(field.key)
+        if by:
+            days = self.site.settings.kept_days().get(field.key.removeprefix("keep."))
+            return f"fixed{f' at {days}' if days is not None else ''} by {by}"
+        return "saved here" if self.stored.get(field.key) else ""
+
+    def is_fixed(self, field: Field) -> bool:
+        return field.key in self.site.settings.fixed
+
+    @cached_property
+    def exports(self) -> list[Export]:
+        """Where spans are sent on to, and what waits."""
+        forwarder = self.site.settings.forwarder
+        found = []
+        for status in forwarder.status() if forwarder is not None else []:
+            waiting = self.site.store.outbox_waiting(status.target.next_seq)
+            host = urlsplit(status.endpoint).netloc.rpartition("@")[2]
+            found.append(Export(status.target, host, waiting))
+        return found
+
+    @cached_property
+    def tiers(self) -> list[tuple[str, list[str]]]:
+        """The models that were called in the last 28 days, by tier."""
+        now = self.site.now_ns
+        when = TimeRange((now - 28 * 24 * HOUR_NS) // HOUR_NS * HOUR_NS, now // HOUR_NS * HOUR_NS + HOUR_NS)
+        rows = self.site.panel(lambda: self.site.rollups(when, ("tier", "model"), Filters())).value or []
+        by_tier: dict[str, set[str]] = {}
+        for row in rows:
+            by_tier.setdefault(row.key[0], set()).add(row.key[1] or "no model named")
+        return [(tier, sorted(by_tier[tier])) for tier in (*TIERS, "") if tier in by_tier]
+
+    @cached_property
+    def versions(self) -> list[tuple[str, str, str]]:
+        """(what, version, licence) of what is at work here."""
+        return [
+            ("tierlight", self.site.settings.version, "Apache-2.0"), ("htmx", "4.0.1", "0BSD"), ("uPlot", "1.6.32", "MIT"),
+            ("Python", platform.python_version(), "PSF"), ("SQLite", sqlite3.sqlite_version, "public domain"),
+        ]  # fmt: skip
 
     @cached_property
     def own(self) -> list[tuple[str, str, str]]:
@@ -198,13 +271,17 @@ class Settings:
         }.get(self.state.get("done"), "")
 
 
-def read(section: Section, form: FormData) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+def read(
+    section: Section, form: FormData, fixed: Collection[str] = ()
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """A section's form: (what was sent and what is wrong, both by section/field; what to store, by key)."""
     sent = {f"{section.name}/{f.key}": str(form.get(f.key, "")).strip() for f in section.fields}
     errors: dict[str, str] = {}
     accepted: dict[str, str] = {}
     route = str(form.get("route", "")).strip()
     for f in section.fields:
+        if f.key in fixed:  # by the start of the server: its field is locked
+            continue
         text = sent[f"{section.name}/{f.key}"]
         try:
             accepted[f.key + (f":{route}" if section.by_route else "")] = f.check(text) if text else ""
@@ -225,7 +302,7 @@ def keep(site: Site, accepted: Mapping[str, str]) -> None:
 
 def save(site: Site, section: Section, form: FormData) -> tuple[dict[str, str], dict[str, str]]:
     """Store a section's form; gives (what was sent, errors by field) and stores nothing while there is an error."""
-    sent, errors, accepted = read(section, form)
+    sent, errors, accepted = read(section, form, site.settings.fixed)
     if section.by_route and str(form.get("route", "")).strip() not in {r.route for r in site.routes()}:
         errors[f"{section.name}/route"] = "expected a route that has calls"
     if not errors:
@@ -253,6 +330,20 @@ def router(site: Site) -> APIRouter:
             raise HTTPException(422, "No notification target is configured.")
         await site.aside(send)
         return site.redirect(request, "/settings", done="sent")
+
+    @pages.post("/settings/export")
+    async def steer(request: Request) -> Response:
+        form = await site.form(request)
+        forwarder = site.settings.forwarder
+        name, what = str(form.get("target", "")), str(form.get("do", ""))
+        if forwarder is None or name not in {status.target.name for status in forwarder.status()}:
+            raise HTTPException(404, "There is no such target.")
+        if what not in ("pause", "resume"):
+            raise HTTPException(422, "Expected pause or resume.")
+        await (forwarder.pause(name) if what == "pause" else forwarder.resume(name))
+        entry = AuditEntry(site.now_ns, WHO, f"{what} export", name)
+        await site.aside(lambda: site.store.record_audit(entry))
+        return site.redirect(request, "/settings", done="saved")
 
     @pages.post("/settings/{name}")
     async def change(request: Request, name: str) -> Response:

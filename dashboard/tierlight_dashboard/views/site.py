@@ -31,7 +31,7 @@ from tierlight_collector.prices import OWN_PRICES, OwnPrice, as_setting, open_bo
 from tierlight_collector.records import HOUR_NS, Dim, Filters, Rollup, RouteInfo, TimeRange
 from tierlight_collector.stores.protocol import Store
 
-from ..analysis.preferences import Preferences, preferences
+from ..analysis.preferences import Preferences, goes_by_tier, preferences
 from . import fmt, urlstate
 from .assets import HERE, environment, static_files
 from .charts import Chart
@@ -46,6 +46,15 @@ log = logging.getLogger("tierlight.dashboard")
 PANEL_SECONDS: Final = 2.0
 WHO: Final = "local"  # who acts while there are no accounts: the person at this machine
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that the server was told at its start: what it is, and how to change it."""
+
+    label: str
+    value: str
+    change: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,11 @@ class DashboardSettings:
     forwarder: Forwarder | None = None  # what the command line steers
     targets: tuple[str, ...] = ()  # names of the notification targets, for the settings page
     send_test: Callable[[], object] | None = None  # tells all targets something harmless
+    fixed: Mapping[str, str] = field(default_factory=dict)  # settings that the start fixes: key -> by what
+    kept_days: Callable[[], Mapping[str, int]] = dict  # how long contents, spans and calls are kept now
+    facts: Mapping[str, Sequence[Fact]] = field(
+        default_factory=dict
+    )  # what only a restart changes, by section
     on_saved: Callable[[], object] = lambda: None  # takes over settings that were just saved
     version: str = __version__
 
@@ -162,7 +176,14 @@ class Site:
         return self.recent("routes", self.store.routes)
 
     def preferences(self) -> Preferences:
-        return self.recent("preferences", lambda: preferences(self.store.settings()))
+        def read() -> Preferences:
+            settings = self.store.settings()
+            tiers = (
+                {info.route: info.declared_tier for info in self.routes()} if goes_by_tier(settings) else {}
+            )
+            return preferences(settings, tiers)
+
+        return self.recent("preferences", read)
 
     def open_alerts(self) -> list[Alert]:
         return self.recent("alerts", lambda: self.store.alerts(states=("open", "recovering")))
