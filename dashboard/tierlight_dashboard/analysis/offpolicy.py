@@ -11,6 +11,7 @@ import numpy as np
 from .replay import Floats, Ints
 
 MIN_EFFECTIVE: Final = 50.0
+BY_LOGS: Final = "logged probabilities"
 # Each end holds at 95 % by itself: "at least" and "at most" are asked one at a time.
 _Z95: Final = 1.6448536
 
@@ -186,7 +187,7 @@ def sentences(found: PolicyChange, share_of_calls: float) -> Sequence[str]:
         + ("cost unknown" if s is None else f"cost {-s.value:+.0%} ({-s.high:+.0%} to {-s.low:+.0%})")
         + f", by {found.evidence}, effective n {found.effective:.0f}"
     ]
-    if share_of_calls < 1:
+    if share_of_calls < 1 and found.evidence == BY_LOGS:  # a pair speaks for the others by its weight
         said.append(
             f"{1 - share_of_calls:.0%} of the scored calls were decided with certainty and say nothing here"
         )

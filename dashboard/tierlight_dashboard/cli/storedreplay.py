@@ -18,6 +18,7 @@ from tierlight.routing.policy import Policy
 from tierlight.routing.source import PolicySource
 from tierlight.routing.training import Aim, train
 from tierlight_dashboard.analysis.offpolicy import (
+    BY_LOGS,
     MIN_EFFECTIVE,
     Contributions,
     PolicyChange,
@@ -200,7 +201,7 @@ def _replayed(
         change = PolicyChange(
             quality=difference(new, old),
             saving=None if new_cost is None or old_cost is None else saving(new_cost, old_cost),
-            evidence="logged probabilities" if trusted is None else trusted.evidence,
+            evidence=BY_LOGS if trusted is None else trusted.evidence,
             may_ship=trusted is None or not trusted.is_escalated_only,
             effective=min(new.effective, old.effective),
         )
