@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
 
 from dashboard import seed
 from dashboard.conftest import Browser
+from tierlight_dashboard.analysis.comparison import Comparison
 
 PATH = f"/routes/{seed.DRIFTING}"
 
@@ -94,3 +96,18 @@ def test_a_route_too_quiet_to_split_says_so(month: Browser) -> None:
     route = "code_review.pull_request_with_a_long_name"
     assert "from 100 priced calls" in month.block(f"/routes/{route}?open=slices", "slices").text
     assert month.get(f"/chart/route-costchange.svg?route={route}").status_code == 404
+
+
+def test_a_broken_split_stands_beside_the_evidence(desk: Browser) -> None:
+    advice = next(r for r in desk.store.recommendations() if r.route == "answer_customer")
+    comparison = Comparison(
+        advice.route, "ab", "e", advice.current_model, advice.candidate_model,
+        share=0.5, calls={"candidate": 700, "control": 500},
+    )  # fmt: skip
+    card = {"given": {"comparison": comparison.encode().decode()}, "figures": {"pairs": 1200}}
+    desk.store.update_recommendation(replace(advice, rung="ab", card=card), "test")
+    page = desk.text("/routes/answer_customer")
+    assert (
+        "700 of 1,200 calls (58.3 %) went to the candidate, but 50.0 % was agreed. The split is broken"
+        in page
+    )

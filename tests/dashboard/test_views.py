@@ -14,7 +14,8 @@ import pytest
 
 from dashboard import seed
 from tierlight_collector.records import Batch, Filters, TimeRange
-from tierlight_dashboard.views.report import report
+from tierlight_dashboard.analysis.preferences import preferences
+from tierlight_dashboard.views.report import report, report_of
 
 if TYPE_CHECKING:
     from dashboard.conftest import Browser
@@ -283,6 +284,18 @@ def test_the_weekly_report_stands_alone(month: Browser) -> None:
     assert "<script" not in report(month.store, seed.HOSTILE_ROUTE, seed.NOW_NS)
     with pytest.raises(LookupError, match="answer_customer"):
         report(month.store, "nope", seed.NOW_NS)
+
+
+def test_an_owner_gets_all_own_routes_in_one_document(month: Browser) -> None:
+    html = report_of(month.store, "Support team", seed.NOW_NS)
+    own = [r for r, owner in preferences(month.store.settings()).owners.items() if owner == "Support team"]
+    assert html.count("<article") == len(own) >= 1
+    assert not re.search(r'(src|href)="(?!data:|#)', html)
+    with pytest.raises(LookupError, match="Support team"):
+        report_of(month.store, "nobody", seed.NOW_NS)
+    both = report(month.store, [seed.DRIFTING, "classify_intent"], seed.NOW_NS)
+    assert "2 routes, week" in both
+    assert both.count("<article") == 2
 
 
 def test_what_if_tells_measured_from_estimated(month: Browser) -> None:

@@ -112,16 +112,23 @@ def recommendations(
 
 
 def report(
-    route: Annotated[str, typer.Argument(help="The route's name.")],
     store: StoreOption,
+    route: Annotated[str, typer.Argument(help="The route's name.")] = "",
+    owner: Annotated[
+        str, typer.Option(help="All routes of this owner instead, as the settings name it.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Write it there; without it, to standard output.")] = None,
 ) -> None:
-    """The week of one route for its owner, as one self-contained HTML file."""
+    """The week of one route, or of all routes of one owner, as one self-contained HTML file."""
     from ..views.report import report as weekly
+    from ..views.report import report_of
 
+    if bool(route) == bool(owner):
+        raise fail("name either a route or --owner")
     with reading(store) as opened:
         try:
-            page = weekly(opened, route, time.time_ns())
+            now = time.time_ns()
+            page = report_of(opened, owner, now) if owner else weekly(opened, route, now)
         except LookupError as error:
             raise fail(str(error.args[0])) from error
     if out is None:
