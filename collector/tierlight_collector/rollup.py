@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .records import Rollup, ScoreSums
 
@@ -69,11 +72,73 @@ def ms_of_bin(number: int) -> float:
     return float(2 * GROWTH**number / (1 + GROWTH))
 
 
+class Histogram(Mapping[int, int]):
+    """Calls by log bin, from one or several sources, which are read and added up when first looked at.
+
+    Most pages look at few of the histograms that come with their sums, and those that do mostly want percentiles.
+    A source gives pairs of (bin, count), as the rows of an array, in the order of the bins.
+
+    >>> some = Histogram(lambda: np.array([[3, 1], [8, 2]]))
+    >>> some == {3: 1, 8: 2}, dict(some.joined(some)), percentile(some, 0.5) == ms_of_bin(8)
+    (True, {3: 2, 8: 4}, True)
+    """
+
+    __slots__ = ("_pairs", "_sources")
+
+    def __init__(self, *sources: Callable[[], NDArray[Any]]) -> None:
+        self._sources = sources
+        self._pairs: NDArray[Any] | None = None
+
+    def joined(self, other: Histogram) -> Histogram:
+        """The histogram of both sets of calls."""
+        return Histogram(*self._sources, *other._sources)
+
+    def pairs(self) -> NDArray[Any]:
+        """Pairs of (bin, count), in the order of the bins."""
+        if self._pairs is None:
+            parts = [source() for source in self._sources]
+            if len(parts) == 1:
+                self._pairs = parts[0]
+            else:
+                both = np.concatenate([*parts, np.empty((0, 2), np.int64)])
+                bins, where = np.unique(both[:, 0], return_inverse=True)
+                counts = np.zeros(len(bins), np.int64)
+                np.add.at(counts, where, both[:, 1])
+                self._pairs = np.column_stack((bins, counts))
+        return self._pairs
+
+    def __getitem__(self, number: int) -> int:
+        found: int = dict(self.items())[number]
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.pairs()[:, 0].tolist())
+
+    def __len__(self) -> int:
+        return len(self.pairs())
+
+    def items(self) -> Any:
+        return dict(self.pairs().tolist()).items()
+
+    def values(self) -> Any:
+        return self.pairs()[:, 1].tolist()
+
+    def __repr__(self) -> str:
+        return repr(dict(self.items()))
+
+
 def percentile(histogram: Mapping[int, int], q: float) -> float | None:
     """The time in ms below which a share `q` (0..1) of the calls lies; None without calls.
 
     The value of the first bin whose cumulated count reaches ceil(q * n).
     """
+    if isinstance(histogram, Histogram):
+        pairs = histogram.pairs()
+        below = pairs[:, 1].cumsum()
+        if not len(below):
+            return None
+        rank = max(1, math.ceil(q * int(below[-1])))
+        return ms_of_bin(int(pairs[below.searchsorted(rank), 0]))
     total = sum(histogram.values())
     if total == 0:
         return None

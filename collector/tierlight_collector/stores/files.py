@@ -6,6 +6,7 @@ import fcntl
 import os
 import queue
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,6 +158,18 @@ class ReaderPool:
         self._slots: queue.LifoQueue[sqlite3.Connection | None] = queue.LifoQueue()
         for _ in range(READERS):
             self._slots.put(None)
+        self._watch: sqlite3.Connection | None = None
+        self._watching = threading.Lock()
+
+    def version(self) -> int:
+        """A number that is another one after each commit of anybody's; good only within this process."""
+        with self._watching:
+            if self._is_closed:
+                raise StoreError("the store is closed")
+            if self._watch is None:
+                self._watch = connect_reader(self._path)
+            found: int = self._watch.execute("PRAGMA data_version").fetchone()[0]
+            return found
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -177,7 +190,11 @@ class ReaderPool:
 
     def close(self) -> None:
         """Wait for the snapshots in use and close every connection. May be called again."""
-        self._is_closed = True
+        with self._watching:
+            self._is_closed = True
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
         taken = [self._slots.get() for _ in range(READERS)]
         for connection in taken:
             if connection is not None:

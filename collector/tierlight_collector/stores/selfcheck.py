@@ -19,7 +19,7 @@ from typing import Final
 from ..records import HOUR_NS
 from . import sums
 from .intern import Dictionary
-from .sums import SUMS
+from .stretches import SUMS, Words
 from .writer import Writer
 
 log = logging.getLogger(__name__)
@@ -81,12 +81,10 @@ def self_check(
 
 def _is_right(connection: sqlite3.Connection, dictionary: Dictionary, hour: int) -> bool:
     """Whether an hour's rollup is the sum of its raw calls."""
-    cells: sums.Cells = {}
-    sums.count_raw(
-        connection, dictionary, hour * HOUR_NS, (hour + 1) * HOUR_NS, cells, lambda series_id, _: series_id
-    )
+    counted = sums.count_raw(connection, dictionary, Words(), hour * HOUR_NS, (hour + 1) * HOUR_NS)
     raw = {
-        series_id: tuple(min(cell.sums[name], _MOST) for name in SUMS) for series_id, cell in cells.items()
+        series_id: tuple(min(value, _MOST) for value in row)
+        for series_id, row in zip(counted.series.tolist(), counted.sums.tolist(), strict=True)
     }
     return _kept(connection, "hour", hour) == raw
 

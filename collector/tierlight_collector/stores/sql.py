@@ -61,6 +61,7 @@ T = TypeVar("T")
 _EVERYTHING: Final = Filters()
 DEFAULT_RETENTION: Final = Retention()
 APPEND_TIMEOUT_S: Final = 120.0
+_BEFORE_ALL: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class SqliteStore(Decisions, OutboxTables):
@@ -89,6 +90,7 @@ class SqliteStore(Decisions, OutboxTables):
             self._open_to_write(durability, app_version)
         self._readers = ReaderPool(self.path)
         self._dictionary = Dictionary()
+        self._sums_memory = sums.SumsMemory()
 
     def _open_to_read(self) -> None:
         if not self.path.exists():
@@ -197,12 +199,14 @@ class SqliteStore(Decisions, OutboxTables):
         self, cuts: Sequence[tuple[int, int, Any]], group_by: tuple[Dim, ...], where: Filters
     ) -> list[tuple[Any, Rollup]]:
         at = [SERIES_FIELDS.index(dim) for dim in group_by]
+        before = self._readers.version()
         with self._read() as connection:
             chosen = reading.series_of(connection, self._dictionary, where)
+            # The snapshot is taken by now: it has this version if nobody committed while it was.
+            version = before if self._readers.version() == before else None
             keys = {series_id: tuple(values[i] for i in at) for series_id, values in chosen.items()}
-            found = sums.sum_range(connection, self._dictionary, cuts, keys)
-        made = [(label, cell.rollup(key)) for label, key, cell in found]
-        return sorted(made, key=lambda each: (each[0] or datetime.min.replace(tzinfo=UTC), each[1].key))
+            found = sums.sum_range(connection, self._dictionary, self._sums_memory, version, cuts, keys)
+        return sorted(found, key=lambda each: (each[0] or _BEFORE_ALL, each[1].key))
 
     # ---- out --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Rollups: recounted from raw calls, kept per hour and per day, and read so that they are right at every moment.
 
 A range is cut into whole days, whole hours and the rest. A day or hour without a mark is read from its rollup;
-marked hours, and part-hours at the ends, are counted from raw calls, in the same snapshot.
+marked hours, and part-hours at the ends, are counted from raw calls, in the same snapshot. What was read of closed
+hours stays in memory until one of them is counted anew.
 """
 
 # ruff: noqa: S608 - only names of our own tables and columns are put into statements; values are bound
@@ -10,39 +11,26 @@ marked hours, and part-hours at the ends, are counted from raw calls, in the sam
 from __future__ import annotations
 
 import sqlite3
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
-from ..records import HOUR_NS, Rollup, ScoreSums
+from ..records import HOUR_NS, Rollup
+from . import stretches
 from .intern import Dictionary
+from .stretches import SUMS, Spread, Stretch, Tally, Words
 
 DAY_NS: Final = 24 * HOUR_NS
+MOST_KEPT_BYTES: Final = 160 << 20
+FEW: Final = 16  # a question about less than one series in so many reads its own rows alone
 _MAX_INTEGER: Final = 2**63 - 1
-
-SUMS: Final = (
-    "calls",
-    "errors",
-    "fallbacks",
-    "escalations",
-    "retries",
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "cache_write_input_tokens",
-    "reasoning_tokens",
-    "tokens_unknown",
-    "cost_nusd",
-    "unpriced",
-    "duration_ns",
-    "no_latency",
-    "scored",
-)
+_AT: Final = {name: index for index, name in enumerate(SUMS)}
 _SUMMED: Final = (
     "input_tokens",
     "output_tokens",
@@ -54,127 +42,81 @@ _SUMMED: Final = (
 )
 _UNMETERED: Final = frozenset({"embeddings", "rerank", "image", "audio"})  # no output tokens to be known
 _REASONS: Final = {"fallback": "fallbacks", "escalation": "escalations", "retry": "retries"}
-
-
-@dataclass(slots=True)
-class Cell:
-    """Sums under construction: `Rollup` without its key, mutable."""
-
-    sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SUMS, 0))
-    latency: list[bytes] = field(default_factory=list)  # packed histograms, added up at the end
-    ttft: list[bytes] = field(default_factory=list)
-    error_classes: dict[str, int] = field(default_factory=dict)
-    finish_reasons: dict[str, int] = field(default_factory=dict)
-    scores: dict[tuple[str, str], ScoreSums] = field(default_factory=dict)
-
-    def rollup(self, key: tuple[str, ...] = ()) -> Rollup:
-        return Rollup(
-            key=key,
-            **self.sums,
-            latency=unpack_histogram(b"".join(self.latency)),
-            ttft=unpack_histogram(b"".join(self.ttft)),
-            error_classes=self.error_classes,
-            finish_reasons=self.finish_reasons,
-            scores=self.scores,
-        )
-
-
-def pack_histogram(bins: Mapping[int, int]) -> bytes:
-    """Pairs of (bin + 1, count); joining two packed histograms is adding them."""
-    return np.array([(number + 1, n) for number, n in sorted(bins.items())], dtype="<u4").tobytes()
-
-
-def unpack_histogram(packed: bytes) -> dict[int, int]:
-    if not packed:
-        return {}
-    pairs = np.frombuffer(packed, dtype="<u4").reshape(-1, 2)
-    counts = np.bincount(pairs[:, 0], weights=pairs[:, 1])
-    used = np.flatnonzero(counts)
-    return dict(zip((used - 1).tolist(), counts[used].astype(np.int64).tolist(), strict=True))
-
-
-def _count(counts: dict[str, int], word: str, n: int) -> None:
-    counts[word] = counts.get(word, 0) + n
+_CLASS, _FINISH = 0, 1  # columns of `Words`
 
 
 # ---- from raw calls -------------------------------------------------------------------------------------
-
-Bucket = Callable[
-    [int, int], Any
-]  # (series id, start of the piece in ns) -> which cell to add to; None = none
-Cells = dict[Any, Cell]
 
 
 def count_raw(
     connection: sqlite3.Connection,
     dictionary: Dictionary,
+    words: Words,
     start_ns: int,
     end_ns: int,
-    cells: Cells,
-    bucket: Bucket,
-) -> None:
-    """Add the calls that start in [start_ns, end_ns) to their cells."""
+    series: Collection[int] | None = None,
+) -> Stretch:
+    """The calls that start in [start_ns, end_ns): a row for each series that has some; None = all series."""
     kinds = dictionary.kinds(connection)
-    spread: dict[Any, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    waits: dict[Any, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    places: dict[int, Any] = {}
-
-    def place(kind_id: int) -> Any:
-        if kind_id not in places:
-            places[kind_id] = bucket(kinds[kind_id].series_id, start_ns)
-        return places[kind_id]
-
-    for row in _raw_sums(connection, start_ns, end_ns):
-        kind_id, latency_bin, n, no_input, no_tokens, unpriced, *summed = row
-        where = place(kind_id)
-        if where is None:
-            continue
-        cell = cells.get(where)
-        if cell is None:
-            cell = cells[where] = Cell()
-        kind = kinds[kind_id]
-        sums = cell.sums
-        sums["calls"] += n
-        sums["unpriced"] += unpriced
-        sums["tokens_unknown"] += no_input if kind.values["operation"] in _UNMETERED else no_tokens
-        for name, value in zip(_SUMMED, summed, strict=True):
-            sums[name] += value or 0
+    chosen = "start_ns >= ? AND start_ns < ? AND superseded_by IS NULL"
+    if series is not None:
+        meant = [str(kind_id) for kind_id, kind in kinds.items() if kind.series_id in series]
+        chosen = f"kind_id IN ({', '.join(meant)}) AND {chosen}"
+    within = (start_ns, end_ns)
+    found = _raw_sums(connection, chosen, within)
+    row_of = {
+        series_id: row for row, series_id in enumerate(sorted({kinds[each[0]].series_id for each in found}))
+    }
+    if not row_of:
+        return stretches.EMPTY
+    row_of_kind = {each[0]: row_of[kinds[each[0]].series_id] for each in found}
+    sums = [[0] * len(SUMS) for _ in row_of]
+    told: list[tuple[int, int, int, float, float]] = []
+    for kind_id, n, no_input, no_tokens, unpriced, no_latency, *summed in found:
+        kind, row = kinds[kind_id], row_of_kind[kind_id]
+        own = sums[row]
+        added = {
+            "calls": n,
+            "unpriced": unpriced,
+            "tokens_unknown": no_input if kind.values["operation"] in _UNMETERED else no_tokens,
+            "no_latency": no_latency,
+            **dict(zip(_SUMMED, summed, strict=True)),
+        }
         if kind.failed:
-            sums["errors"] += n
-            _count(cell.error_classes, kind.values["error_class"] or "other", n)
+            added["errors"] = n
+            told.append((row, words.number(_CLASS, kind.values["error_class"] or "other"), n, 0, 0))
         reason = _REASONS.get(kind.values["attempt_reason"])
         if reason:
-            sums[reason] += n
+            added[reason] = n
         if kind.values["finish_reason"]:
-            _count(cell.finish_reasons, kind.values["finish_reason"], n)
-        if latency_bin is None:
-            sums["no_latency"] += n
-        else:
-            spread[where][latency_bin] += n
-    for kind_id, ttft_bin, n in connection.execute(
-        "SELECT kind_id, ttft_bin, count(*) FROM calls WHERE start_ns >= ? AND start_ns < ?"
-        " AND superseded_by IS NULL AND ttft_bin IS NOT NULL GROUP BY 1, 2",
-        (start_ns, end_ns),
-    ):
-        where = place(kind_id)
-        if where is not None:
-            waits[where][ttft_bin] += n
-    for where, bins in spread.items():
-        cells[where].latency.append(pack_histogram(bins))
-    for where, bins in waits.items():
-        cells[where].ttft.append(pack_histogram(bins))
-    _count_scores(connection, dictionary, start_ns, end_ns, cells, place)
-
-
-def _raw_sums(connection: sqlite3.Connection, start_ns: int, end_ns: int) -> list[tuple[Any, ...]]:
-    head = (
-        "SELECT kind_id, latency_bin, count(*), sum(input_tokens IS NULL),"
-        " sum(input_tokens IS NULL OR output_tokens IS NULL), sum(cost_nusd IS NULL), "
+            told.append((row, words.number(_FINISH, kind.values["finish_reason"]), n, 0, 0))
+        for name, value in added.items():
+            own[_AT[name]] += value or 0
+    scored, scores = _raw_scores(connection, chosen, within, row_of_kind)
+    for row, n in scored:
+        sums[row][_AT["scored"]] += n
+    total = len(row_of)
+    every = np.arange(total)
+    return Stretch(
+        np.array(list(row_of), np.int64),
+        np.full(total, start_ns, np.int64),
+        stretches.integers(sums),
+        _raw_spread(connection, "latency_bin", chosen, within, row_of_kind, total),
+        _raw_spread(connection, "ttft_bin", chosen, within, row_of_kind, total),
+        Tally.of(told).grouped(every),
+        Tally.of(scores).grouped(every),
     )
-    tail = " FROM calls WHERE start_ns >= ? AND start_ns < ? AND superseded_by IS NULL GROUP BY 1, 2"
+
+
+def _raw_sums(connection: sqlite3.Connection, chosen: str, within: tuple[int, int]) -> list[tuple[Any, ...]]:
+    head = (
+        "SELECT kind_id, count(*), sum(input_tokens IS NULL), sum(input_tokens IS NULL OR output_tokens IS NULL),"
+        " sum(cost_nusd IS NULL), sum(latency_bin IS NULL), "
+    )
+    tail = f" FROM calls WHERE {chosen} GROUP BY 1"
     try:
         return connection.execute(
-            head + ", ".join(f"sum({name})" for name in _SUMMED) + tail, (start_ns, end_ns)
+            head + ", ".join(f"sum({name})" for name in _SUMMED) + tail, within
         ).fetchall()
     except sqlite3.OperationalError as error:
         if "integer overflow" not in str(error):
@@ -186,42 +128,44 @@ def _raw_sums(connection: sqlite3.Connection, start_ns: int, end_ns: int) -> lis
             *row[:6],
             *(((high or 0) << 32) + (low or 0) for high, low in zip(row[6::2], row[7::2], strict=True)),
         )
-        for row in connection.execute(head + halves + tail, (start_ns, end_ns))
+        for row in connection.execute(head + halves + tail, within)
     ]
 
 
-def _count_scores(
+def _raw_spread(
     connection: sqlite3.Connection,
-    dictionary: Dictionary,
-    start_ns: int,
-    end_ns: int,
-    cells: Cells,
-    place: Callable[[int], Any],
-) -> None:
+    column: str,
+    chosen: str,
+    within: tuple[int, int],
+    row_of_kind: Mapping[int, int],
+    rows: int,
+) -> Spread:
+    found = connection.execute(
+        f"SELECT kind_id, {column}, count(*) FROM calls WHERE {chosen} AND {column} IS NOT NULL GROUP BY 1, 2",
+        within,
+    ).fetchall()
+    kinds, bins, counts = zip(*found, strict=True) if found else ((), (), ())
+    return Spread.of_counts([row_of_kind[kind_id] for kind_id in kinds], bins, counts, rows)
+
+
+def _raw_scores(
+    connection: sqlite3.Connection, chosen: str, within: tuple[int, int], row_of_kind: Mapping[int, int]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int, int, float, float]]]:
+    """How many calls are scored (row, n), and (row, signal, n, sum, sum of squares)."""
     if connection.execute("SELECT 1 FROM scores LIMIT 1").fetchone() is None:
-        return
-    signals = dictionary.signals(connection)
+        return [], []
     scored = (
-        " FROM calls c CROSS JOIN scores s ON s.call_seq = c.seq WHERE c.start_ns >= ? AND c.start_ns < ?"
-        " AND c.superseded_by IS NULL AND s.value IS NOT NULL GROUP BY 1"
+        f" FROM (SELECT seq, kind_id FROM calls WHERE {chosen}) c CROSS JOIN scores s ON s.call_seq = c.seq"
+        " WHERE s.value IS NOT NULL GROUP BY 1"
     )
-    for kind_id, signal_id, n, total, squares in connection.execute(
-        f"SELECT +c.kind_id, s.signal_id, count(*), sum(s.value), sum(s.value * s.value){scored}, 2",
-        (start_ns, end_ns),
-    ):
-        where = place(kind_id)
-        if where is not None:
-            _add_score(cells[where].scores, signals[signal_id], ScoreSums(n, total, squares))
-    for kind_id, n in connection.execute(
-        f"SELECT +c.kind_id, count(DISTINCT c.seq){scored}", (start_ns, end_ns)
-    ):
-        where = place(kind_id)
-        if where is not None:
-            cells[where].sums["scored"] += n
-
-
-def _add_score(scores: dict[tuple[str, str], ScoreSums], key: tuple[str, str], sums: ScoreSums) -> None:
-    scores[key] = scores[key] + sums if key in scores else sums
+    calls = connection.execute(f"SELECT +c.kind_id, count(DISTINCT c.seq){scored}", within).fetchall()
+    values = connection.execute(
+        f"SELECT +c.kind_id, s.signal_id, count(*), sum(s.value), sum(s.value * s.value){scored}, 2", within
+    ).fetchall()
+    return (
+        [(row_of_kind[kind_id], n) for kind_id, n in calls],
+        [(row_of_kind[kind_id], *rest) for kind_id, *rest in values],
+    )
 
 
 # ---- kept rollups ---------------------------------------------------------------------------------------
@@ -229,173 +173,109 @@ def _add_score(scores: dict[tuple[str, str], ScoreSums], key: tuple[str, str], s
 
 def recount_hour(connection: sqlite3.Connection, dictionary: Dictionary, hour: int, now_ns: int) -> None:
     """Write the rollup of an hour anew from its raw calls, in the open transaction."""
-    cells: Cells = {}
-    count_raw(
-        connection,
-        dictionary,
-        hour * HOUR_NS,
-        (hour + 1) * HOUR_NS,
-        cells,
-        lambda series_id, _: series_id,
-    )
-    _replace(connection, dictionary, "hour", hour, cells)
+    words = Words()
+    counted = count_raw(connection, dictionary, words, hour * HOUR_NS, (hour + 1) * HOUR_NS)
+    _replace(connection, dictionary, "hour", hour, counted, words)
+    # Readers know by `rolled_ns` whether what they keep of an hour is what it says now: each recount is another moment.
     connection.execute(
         "INSERT INTO rolled_hours (hour, rolled_ns, calls) VALUES (?, ?, ?) ON CONFLICT (hour) DO UPDATE"
-        " SET rolled_ns = excluded.rolled_ns, calls = excluded.calls",
-        (hour, now_ns, sum(cell.sums["calls"] for cell in cells.values())),
+        " SET rolled_ns = max(excluded.rolled_ns, rolled_hours.rolled_ns + 1), calls = excluded.calls",
+        (hour, now_ns, int(counted.sums[:, _AT["calls"]].sum())),
     )
 
 
 def recount_day(connection: sqlite3.Connection, dictionary: Dictionary, day: int) -> None:
     """Write the rollup of a day anew from those of its hours, none of which may be marked."""
-    cells: Cells = {}
-    read_cells(
-        connection, dictionary, "hour", day * 24, (day + 1) * 24, None, cells, lambda series_id, _: series_id
-    )
-    _replace(connection, dictionary, "day", day, cells)
+    words = Words()
+    hours = read_kept(connection, words, "hour", day * 24, (day + 1) * 24, dictionary.series(connection))
+    _replace(connection, dictionary, "day", day, hours.by_series(day * DAY_NS), words)
     connection.execute("DELETE FROM dirty_days WHERE day = ?", (day,))
 
 
 def _replace(
-    connection: sqlite3.Connection, dictionary: Dictionary, tier: str, bucket: int, cells: Cells
+    connection: sqlite3.Connection,
+    dictionary: Dictionary,
+    tier: str,
+    bucket: int,
+    counted: Stretch,
+    words: Words,
 ) -> None:
     ids = [(series_id, bucket) for series_id in dictionary.series(connection)]
     connection.executemany(f"DELETE FROM rollup_{tier} WHERE series_id = ? AND bucket = ?", ids)
     connection.executemany(f"DELETE FROM rollup_score_{tier} WHERE series_id = ? AND bucket = ?", ids)
     names = ("series_id", "bucket", *SUMS, "latency", "ttft", "error_classes", "finish_reasons")
+    told: list[tuple[dict[str, int], dict[str, int]]] = [({}, {}) for _ in counted.series]
+    for row, item, n, _ in counted.words.entries():
+        column, word = words.names[item]
+        told[row][column][word] = n
+    series = counted.series.tolist()
     connection.executemany(
         f"INSERT INTO rollup_{tier} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
         [
             (
                 series_id,
                 bucket,
-                *(min(cell.sums[name], _MAX_INTEGER) for name in SUMS),
-                pack_histogram(unpack_histogram(b"".join(cell.latency))),
-                pack_histogram(unpack_histogram(b"".join(cell.ttft))),
-                orjson.dumps(cell.error_classes).decode() if cell.error_classes else "",
-                orjson.dumps(cell.finish_reasons).decode() if cell.finish_reasons else "",
+                *(min(value, _MAX_INTEGER) for value in sums),
+                latency,
+                ttft,
+                *(orjson.dumps(counts).decode() if counts else "" for counts in own),
             )
-            for series_id, cell in cells.items()
+            for series_id, sums, latency, ttft, own in zip(
+                series,
+                counted.sums.tolist(),
+                counted.latency.packed(),
+                counted.ttft.packed(),
+                told,
+                strict=True,
+            )
         ],
     )
-    signal_ids = {key: signal_id for signal_id, key in dictionary.signals(connection).items()}
     connection.executemany(
         f"INSERT INTO rollup_score_{tier} (series_id, bucket, signal_id, n, sum, sumsq) VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (series_id, bucket, signal_ids[key], sums.n, sums.sum, sums.sumsq)
-            for series_id, cell in cells.items()
-            for key, sums in cell.scores.items()
-        ],
+        [(series[row], bucket, signal_id, n, *sums) for row, signal_id, n, sums in counted.scores.entries()],
     )
 
 
-def read_cells(
-    connection: sqlite3.Connection,
-    dictionary: Dictionary,
-    tier: str,
-    first: int,
-    end: int,
-    series_ids: Collection[int] | None,
-    cells: Cells,
-    bucket: Bucket,
-) -> None:
-    """Add the kept rollups of buckets [first, end) to their cells; None = all series."""
+def read_kept(
+    connection: sqlite3.Connection, words: Words, tier: str, first: int, end: int, series: Iterable[int]
+) -> Stretch:
+    """The kept rollups of buckets [first, end), a row each."""
     width = HOUR_NS if tier == "hour" else DAY_NS
-    ids = sorted(dictionary.series(connection) if series_ids is None else series_ids)
-    if _is_one_cell_each(ids, first, end, width, bucket):
-        try:
-            _read_added(connection, dictionary, tier, first, end, ids, cells, bucket)
-            return
-        except sqlite3.OperationalError as error:  # absurd counts: added below, where integers are unbounded
-            if "integer overflow" not in str(error):
-                raise
-    names = ", ".join(("series_id", "bucket", *SUMS, "latency", "ttft", "error_classes", "finish_reasons"))
-    query = f"SELECT {names} FROM rollup_{tier} WHERE series_id = ? AND bucket >= ? AND bucket < ?"
-    for series_id in ids:
-        for row in connection.execute(query, (series_id, first, end)):
-            where = bucket(series_id, row[1] * width)
-            if where is None:
-                continue
-            cell = cells.get(where)
-            if cell is None:
-                cell = cells[where] = Cell()
-            sums = cell.sums
-            for name, value in zip(SUMS, row[2:], strict=False):
-                if value:
-                    sums[name] += value
-            latency, ttft, classes, finishes = row[-4:]
-            if latency:
-                cell.latency.append(latency)
-            if ttft:
-                cell.ttft.append(ttft)
-            for text, counts in ((classes, cell.error_classes), (finishes, cell.finish_reasons)):
-                if text:
-                    for word, n in orjson.loads(text).items():
-                        _count(counts, word, n)
-    if connection.execute(f"SELECT 1 FROM rollup_score_{tier} LIMIT 1").fetchone() is None:
-        return
-    signals = dictionary.signals(connection)
-    query = (
-        f"SELECT bucket, signal_id, n, sum, sumsq FROM rollup_score_{tier}"
-        " WHERE series_id = ? AND bucket >= ? AND bucket < ?"
+    names = ", ".join(
+        ("r.series_id", "r.bucket", *SUMS, "latency", "ttft", "error_classes", "finish_reasons")
     )
-    for series_id in ids:
-        for number, signal_id, n, total, squares in connection.execute(query, (series_id, first, end)):
-            where = bucket(series_id, number * width)
-            if where is not None:
-                _add_score(cells[where].scores, signals[signal_id], ScoreSums(n, total, squares))
-
-
-def _is_one_cell_each(ids: Sequence[int], first: int, end: int, width: int, bucket: Bucket) -> bool:
-    """Whether all of a series' buckets in [first, end) belong to one cell: labels only ever rise with time."""
-    meant = next(((one, where) for one in ids if (where := bucket(one, first * width)) is not None), None)
-    return end - first > 1 and meant is not None and bucket(meant[0], (end - 1) * width) == meant[1]
-
-
-def _read_added(
-    connection: sqlite3.Connection,
-    dictionary: Dictionary,
-    tier: str,
-    first: int,
-    end: int,
-    ids: Sequence[int],
-    cells: Cells,
-    bucket: Bucket,
-) -> None:
-    """`read_cells` where each series has one cell: SQLite adds, a tenth of the time that adding here takes."""
-    width = HOUR_NS if tier == "hour" else DAY_NS
-    places = {series_id: bucket(series_id, first * width) for series_id in ids}
-    within = "series_id = ? AND bucket >= ? AND bucket < ?"
-    added = ", ".join(f"sum({name})" for name in SUMS)
-    query = f"SELECT {added} FROM rollup_{tier} WHERE {within} HAVING count(*) > 0"
-    # All sums are asked for before any cell is touched: an overflow leaves the cells as they were.
-    found = [
-        (series_id, row)
-        for series_id, where in places.items()
-        if where is not None
-        for row in connection.execute(query, (series_id, first, end))
+    within = "r.series_id = j.value AND r.bucket >= ?2 AND r.bucket < ?3"
+    asked = (orjson.dumps(sorted(series)).decode(), first, end)
+    found = connection.execute(
+        f"SELECT {names} FROM json_each(?1) j CROSS JOIN rollup_{tier} r ON {within}", asked
+    ).fetchall()
+    if not found:
+        return stretches.EMPTY
+    told = [
+        (row, words.number(column, word), n, 0.0, 0.0)
+        for row, each in enumerate(found)
+        for column in (_CLASS, _FINISH)
+        if each[column - 2]
+        for word, n in orjson.loads(each[column - 2]).items()
     ]
-    details = f"SELECT latency, ttft, error_classes, finish_reasons FROM rollup_{tier} WHERE {within}"
-    scores = (
-        f"SELECT signal_id, sum(n), sum(sum), sum(sumsq) FROM rollup_score_{tier} WHERE {within} GROUP BY 1"
+    rows = {each[:2]: row for row, each in enumerate(found)}
+    scores = [
+        (rows[series_id, bucket], signal_id, n, total, squares)
+        for series_id, bucket, signal_id, n, total, squares in connection.execute(
+            "SELECT r.series_id, r.bucket, r.signal_id, r.n, r.sum, r.sumsq"
+            f" FROM json_each(?1) j CROSS JOIN rollup_score_{tier} r ON {within}",
+            asked,
+        )
+    ]
+    return Stretch(
+        np.array([each[0] for each in found], np.int64),
+        np.array([each[1] for each in found], np.int64) * width,
+        stretches.integers([each[2:-4] for each in found]),
+        Spread.of_packed([each[-4] for each in found]),
+        Spread.of_packed([each[-3] for each in found]),
+        Tally.of(told),
+        Tally.of(scores),
     )
-    signals = dictionary.signals(connection)
-    for series_id, row in found:
-        where = places[series_id]
-        cell = cells.get(where)
-        if cell is None:
-            cell = cells[where] = Cell()
-        for name, value in zip(SUMS, row, strict=True):
-            cell.sums[name] += value
-        for latency, ttft, classes, finishes in connection.execute(details, (series_id, first, end)):
-            cell.latency.append(latency)
-            cell.ttft.append(ttft)
-            for text, counts in ((classes, cell.error_classes), (finishes, cell.finish_reasons)):
-                if text:
-                    for word, n in orjson.loads(text).items():
-                        _count(counts, word, n)
-        for signal_id, n, total, squares in connection.execute(scores, (series_id, first, end)):
-            _add_score(cell.scores, signals[signal_id], ScoreSums(n, total, squares))
 
 
 # ---- a range --------------------------------------------------------------------------------------------
@@ -432,68 +312,158 @@ def pieces(
     yield from runs
 
 
+class SumsMemory:
+    """What was read of stretches of time, all series of each; the least recently used goes first.
+
+    A stretch is kept under a stamp of what it was read from, and is good for as long as the stamp is the same.
+    """
+
+    def __init__(self, most_bytes: int = MOST_KEPT_BYTES) -> None:
+        self.words = Words()
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[tuple[int, int], tuple[object, Stretch]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, piece: Piece, stamp: object) -> Stretch | None:
+        with self._lock:
+            found = self._kept.get((piece.start_ns, piece.end_ns))
+            if found is None or found[0] != stamp:
+                return None
+            self._kept.move_to_end((piece.start_ns, piece.end_ns))
+            return found[1]
+
+    def keep(self, piece: Piece, stamp: object, stretch: Stretch) -> None:
+        key = (piece.start_ns, piece.end_ns)
+        with self._lock:
+            if key in self._kept:
+                self._bytes -= self._kept.pop(key)[1].nbytes
+            self._kept[key] = (stamp, stretch)
+            self._bytes += stretch.nbytes
+            while self._bytes > self._most_bytes:
+                self._bytes -= self._kept.popitem(last=False)[1][1].nbytes
+
+
+class _Reading:
+    """One question's look at the store, in one snapshot."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        dictionary: Dictionary,
+        memory: SumsMemory,
+        version: int | None,
+        span: tuple[int, int],
+    ) -> None:
+        self._connection, self._dictionary, self._memory, self._version = (
+            connection,
+            dictionary,
+            memory,
+            version,
+        )
+        self._raw_from = connection.execute("SELECT min(start_ns) FROM calls").fetchone()[0] or 0
+        first, last = span[0] // HOUR_NS, span[1] // HOUR_NS
+        asked = (first, last)
+        self.dirty_hours = {
+            hour
+            for (hour,) in connection.execute(
+                "SELECT hour FROM dirty_hours WHERE hour BETWEEN ? AND ?", asked
+            )
+        }
+        self.dirty_days = {
+            day
+            for (day,) in connection.execute(
+                "SELECT day FROM dirty_days WHERE day BETWEEN ? AND ?", (first // 24, last // 24)
+            )
+        }
+        rolled = connection.execute(
+            "SELECT hour, rolled_ns FROM rolled_hours WHERE hour BETWEEN ? AND ? ORDER BY hour", asked
+        ).fetchall()
+        self._hours = [hour for hour, _ in rolled]
+        # Sums of 64 bits, wrapped: of one stretch they differ after any recount, because `rolled_ns` only rises.
+        self._rolled = np.cumsum([0, *(rolled_ns for _, rolled_ns in rolled)], dtype=np.uint64).tolist()
+
+    def _stamp(self, piece: Piece) -> object:
+        """What tells whether a stretch is as it was, None where nothing does."""
+        first, end = piece.start_ns // HOUR_NS, -(-piece.end_ns // HOUR_NS)
+        if piece.tier == "raw" and any(hour in self.dirty_hours for hour in range(first, end)):
+            return None if self._version is None else ("version", self._version)
+        if piece.tier == "raw" and piece.start_ns < self._raw_from:
+            return None
+        low, high = bisect_left(self._hours, first), bisect_left(self._hours, end)
+        return piece.tier == "raw", high - low, (self._rolled[high] - self._rolled[low]) % 2**64
+
+    def all_series(self, piece: Piece) -> Stretch:
+        """The sums of a piece, one row a series."""
+        stamp = self._stamp(piece)
+        if stamp is not None and (kept := self._memory.get(piece, stamp)) is not None:
+            return kept
+        found = self._read(piece)
+        if stamp is not None:
+            self._memory.keep(piece, stamp, found)
+        return found
+
+    def _read(self, piece: Piece) -> Stretch:
+        if piece.tier == "day" and piece.end_ns - piece.start_ns > DAY_NS:
+            low, high = (bisect_left(self._hours, at // HOUR_NS) for at in (piece.start_ns, piece.end_ns))
+            waiting, size = [stretches.EMPTY], 0
+            for day in dict.fromkeys(hour // 24 for hour in self._hours[low:high]):
+                waiting.append(self.all_series(Piece("day", day * DAY_NS, (day + 1) * DAY_NS)))
+                size += waiting[-1].nbytes
+                if size > MOST_KEPT_BYTES:
+                    waiting, size = [stretches.joined(waiting).by_series(piece.start_ns)], 0
+            return stretches.joined(waiting).by_series(piece.start_ns)
+        return self.some_series(piece, None).by_series(piece.start_ns)
+
+    def some_series(self, piece: Piece, series: Collection[int] | None) -> Stretch:
+        """The sums of some series as the tables have them; None = all of them."""
+        connection, words = self._connection, self._memory.words
+        if piece.tier == "raw":
+            return count_raw(connection, self._dictionary, words, piece.start_ns, piece.end_ns, series)
+        width = HOUR_NS if piece.tier == "hour" else DAY_NS
+        ids = self._dictionary.series(connection) if series is None else series
+        return read_kept(connection, words, piece.tier, piece.start_ns // width, piece.end_ns // width, ids)
+
+
 def sum_range(
     connection: sqlite3.Connection,
     dictionary: Dictionary,
+    memory: SumsMemory,
+    version: int | None,
     cuts: Sequence[tuple[int, int, Any]],
     series: Mapping[int, tuple[str, ...]],
-) -> Iterable[tuple[Any, tuple[str, ...], Cell]]:
-    """Sums of ranges (start_ns, end_ns, label), in rising order, by label and by the key of each series.
+) -> list[tuple[Any, Rollup]]:
+    """Rollups of ranges (start_ns, end_ns, label), in rising order, by label and by the key of each series.
 
-    `series` gives the key of every series that is meant.
+    `series` gives the key of every series that is meant; `version` names the snapshot where its name is known.
     """
-    if not cuts:
-        return []
-    first, last = min(cut[0] for cut in cuts), max(cut[1] for cut in cuts)
     # Nothing lies outside what the store holds: years before the first call are not cut into hours.
     oldest, newest = extent(connection)
-    if oldest is None or newest is None:
+    if not cuts or not series or oldest is None or newest is None:
         return []
-    dirty_hours = {
-        hour
-        for (hour,) in connection.execute(
-            "SELECT hour FROM dirty_hours WHERE hour BETWEEN ? AND ?", (first // HOUR_NS, last // HOUR_NS)
-        )
-    }
-    dirty_days = {
-        day
-        for (day,) in connection.execute(
-            "SELECT day FROM dirty_days WHERE day BETWEEN ? AND ?", (first // DAY_NS, last // DAY_NS)
-        )
-    }
-    cells: Cells = {}
-    kept: dict[str, list[Piece]] = {"hour": [], "day": []}
-    starts = [cut[0] for cut in cuts]
-
-    def place(series_id: int, at_ns: int) -> Any:
-        key = series.get(series_id)
-        return None if key is None else (cuts[bisect_right(starts, at_ns) - 1][2], key)
-
+    first, last = (
+        max(cuts[0][0], oldest // DAY_NS * DAY_NS),
+        min(cuts[-1][1], (newest // DAY_NS + 1) * DAY_NS),
+    )
+    reading = _Reading(connection, dictionary, memory, version, (first, last))
+    is_few = len(series) * FEW <= len(dictionary.series(connection))
+    found: list[Stretch] = []
+    runs: list[Piece] = []
     for start_ns, end_ns, _ in cuts:
-        start_ns = max(start_ns, oldest // DAY_NS * DAY_NS)
-        end_ns = min(end_ns, (newest // DAY_NS + 1) * DAY_NS)
-        for piece in pieces(start_ns, end_ns, dirty_hours, dirty_days):
-            if piece.tier == "raw":
-                count_raw(connection, dictionary, piece.start_ns, piece.end_ns, cells, place)
-                continue
-            run = kept[piece.tier]
-            if run and run[-1].end_ns == piece.start_ns:
-                run[-1] = Piece(piece.tier, run[-1].start_ns, piece.end_ns)
+        for piece in pieces(max(start_ns, first), min(end_ns, last), reading.dirty_hours, reading.dirty_days):
+            if not is_few:
+                found.append(reading.all_series(piece))
+            elif runs and runs[-1].tier == piece.tier != "raw" and runs[-1].end_ns == piece.start_ns:
+                runs[-1] = Piece(piece.tier, runs[-1].start_ns, piece.end_ns)
             else:
-                run.append(piece)
-    for tier, width in (("hour", HOUR_NS), ("day", DAY_NS)):
-        for piece in kept[tier]:
-            read_cells(
-                connection,
-                dictionary,
-                tier,
-                piece.start_ns // width,
-                piece.end_ns // width,
-                series,
-                cells,
-                place,
-            )
-    return [(label, key, cell) for (label, key), cell in cells.items()]
+                runs.append(piece)
+    found += [reading.some_series(run, series) for run in runs]
+    signals = dictionary.signals(connection)
+    starts = [start_ns for start_ns, _, _ in cuts]
+    return [
+        (cuts[cut][2], rollup)
+        for cut, rollup in stretches.answer(found, starts, series, memory.words, signals)
+    ]
 
 
 def extent(connection: sqlite3.Connection) -> tuple[int | None, int | None]:
