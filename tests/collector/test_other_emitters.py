@@ -414,6 +414,17 @@ def test_frames_around_calls_are_no_calls(
             id="grpc-word",
         ),
         pytest.param(
+            {"ai.operationId": "ai.generateText.doGenerate", "ai.model.id": "gpt-4o-mini"},
+            {
+                "status": 2,
+                "message": "Rate limit reached for gpt-4o-mini",
+                "events": (EventRecord("exception", 1, {"exception.type": "AI_APICallError"}),),
+            },
+            "rate_limit",
+            None,
+            id="a-providers-message-without-status",
+        ),
+        pytest.param(
             {
                 "span.type": "llm_request",
                 "model": "claude-opus-4-6",
@@ -459,6 +470,13 @@ def test_captured_texts_of_these_senders_are_content() -> None:
         "gen_ai.completion_json", "haystack.component.output", "langsmith.metadata.input",
     )  # fmt: skip
     assert [key for key in keys if not is_content_key(key)] == []
+
+
+def test_a_frame_named_generate_names_no_route() -> None:
+    frame = span({"genkit:metadata:subtype": "util"}, number=1, name="generate")
+    model = span({"genkit:metadata:subtype": "model", "genkit:name": "openai/gpt-4o"}, number=2, parent=1)
+    (one,) = counted(frame, model)
+    assert one.route == "unrouted/shop"
 
 
 def test_a_flow_gives_its_name_to_the_calls_below_it() -> None:

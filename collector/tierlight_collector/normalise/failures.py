@@ -79,6 +79,22 @@ _BY_WORD: Final = (
     ("api_error", "server"),
 )
 
+# How providers begin the messages that libraries hand on without a status.
+_BEGINNINGS: Final = (
+    ("rate limit", "rate_limit"),
+    ("too many requests", "rate_limit"),
+    ("you exceeded your current quota", "quota"),
+    ("overloaded", "overloaded"),
+    ("the model is overloaded", "overloaded"),
+    ("the server is overloaded", "overloaded"),
+    ("request timed out", "timeout"),
+    ("timed out", "timeout"),
+    ("the operation was aborted due to timeout", "timeout"),
+    ("connection error", "connection"),
+    ("incorrect api key", "auth"),
+    ("invalid api key", "auth"),
+)
+
 
 @lru_cache(maxsize=4096)
 def error_word(error_type: str) -> str:
@@ -106,7 +122,8 @@ def word_in(text: str) -> str:
         word = named.lower() if "_" in named else error_word(named)
         if error_class(word, None) != "unknown":
             return word
-    return ""
+    begin = text[:60].lower()
+    return next((word for beginning, word in _BEGINNINGS if begin.startswith(beginning)), "")
 
 
 @lru_cache(maxsize=4096)

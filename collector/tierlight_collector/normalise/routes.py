@@ -107,6 +107,7 @@ _GENERIC: Final = frozenset(
         "default",
         "embeddings",
         "execute_event_loop_cycle",
+        "generate",
         "generatecontent",
         "invocation",
         "langgraph",
