@@ -158,6 +158,7 @@ class OtlpApp:
             media_type = b"application/json" if as_json else b"application/x-protobuf"
             await _answer(send, 200, answer, media_type)
             return
+        self.ingest.note_refusal(signal, str(status), message)
         if has_body_left:
             await _refuse_unread(receive, send, status, code, message, as_json=as_json, headers=headers)
         else:
@@ -219,8 +220,11 @@ def create_ingest_app(
     def is_ready() -> bool:
         return store.health().state == "ok"
 
+    def note(path: str, status: int, reason: str) -> None:
+        ingest.note_refusal(INGEST_PATHS[path], str(status), reason)
+
     app = OtlpApp(ingest, is_ready=is_ready)
-    return Guard(app, port=port, names=names, ingest_paths=INGEST_PATHS)
+    return Guard(app, port=port, names=names, ingest_paths=INGEST_PATHS, on_refusal=note)
 
 
 async def _answer(

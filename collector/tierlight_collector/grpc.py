@@ -99,6 +99,7 @@ async def _abort(
     details: bytes = b"",
 ) -> NoReturn:
     ingest.counters.add(f"grpc_{signal}_{code.name.lower()}")
+    ingest.note_refusal(signal, code.name, message)
     trailing = (("grpc-status-details-bin", details),) if details else ()
     await context.abort(code, message, trailing_metadata=trailing)
     raise AssertionError("abort always raises")

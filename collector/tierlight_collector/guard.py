@@ -94,7 +94,8 @@ class Guard:
     """The app behind the guard, itself an ASGI app.
 
     `port` is the one that clients see; `names` are further host names it is reached by (the bound one, those of a
-    proxy). `ingest_paths` are the OTLP paths. Answers under `cacheable_prefix` (file names that hold a hash) keep
+    proxy). `ingest_paths` are the OTLP paths; `on_refusal` hears the path, status and reason of each request to them
+    that may not pass. Answers under `cacheable_prefix` (file names that hold a hash) keep
     their own Cache-Control; all others are never stored.
     """
 
@@ -107,12 +108,14 @@ class Guard:
         scheme: str = "http",
         ingest_paths: Collection[str] = (),
         cacheable_prefix: str = "",
+        on_refusal: Callable[[str, int, str], None] | None = None,
     ) -> None:
         self.app = app
         self._hosts = allowed_hosts(port, names, scheme=scheme)
         self._scheme = scheme.encode() + b"://"
         self._ingest_paths = frozenset(ingest_paths)
         self._cacheable_prefix = cacheable_prefix
+        self._on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -172,6 +175,8 @@ class Guard:
     async def _refuse(self, scope: Scope, send: Send, status: int, reason: str) -> None:
         is_ingest = scope["path"] in self._ingest_paths
         if is_ingest:
+            if self._on_refusal is not None:
+                self._on_refusal(scope["path"], status, reason)
             body = f'{{"code":{_RPC_CODES[status]},"message":"{reason}"}}'.encode()
         else:
             body = reason.encode() + b"\n"

@@ -69,6 +69,16 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request, or a part of one, that was not taken: when, which, with what answer, and why; holds no data."""
+
+    at_ns: int
+    signal: Signal
+    answer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     batch: Batch
     rejected: int = 0
@@ -224,6 +234,11 @@ class Ingest:
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tierlight-decode")
         self._one_large_body = threading.Lock()
         self._random = random.Random()
+        self.last_refusal: Refusal | None = None
+
+    def note_refusal(self, signal: Signal, answer: str, reason: str) -> None:
+        """Remember the newest refusal, for those who wonder why nothing arrives."""
+        self.last_refusal = Refusal(self._clock_ns(), signal, answer, reason[:300])
 
     async def export(
         self,
@@ -245,6 +260,8 @@ class Ingest:
             self._pool, self._prepare_and_submit, signal, body, media_type, encoding, hops
         )
         appended = await _outcome_of(committed) if committed is not None else Appended(0, 0)
+        if prepared.rejected:
+            self.note_refusal(signal, f"{prepared.rejected} of its records", prepared.message)
         self.counters.add("accepted", appended.accepted)
         self.counters.add("duplicates", appended.duplicates)
         return Outcome(appended.accepted, appended.duplicates, prepared.rejected, prepared.message)

@@ -171,6 +171,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Running]:
                 insecure=settings.insecure,
                 accept_as_normal=running.watch.accept_as_normal,
                 ingest_counters=collector.ingest.counters.snapshot,
+                last_refusal=lambda: collector.ingest.last_refusal,
                 ingest_limits=asdict(collector.ingest.limits),
                 forwarder=collector.forwarder,
                 fixed={f"keep.{name}": f"--keep-{name[:-6]}-days" for name in settings.fixed_days},

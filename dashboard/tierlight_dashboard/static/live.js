@@ -3,7 +3,7 @@
   "use strict";
   const body = document.body, rows = document.getElementById("rows");
   const button = document.querySelector("[data-pause]"), state = document.getElementById("live-state"), tally = document.getElementById("live-count");
-  let held = false, hovered = false, skipped = 0;
+  let held = false, hovered = false, skipped = 0, arrived = [];
   const reading = () => held || hovered || rows.contains(document.activeElement);
   const show = () => { button.textContent = held ? "Resume (Space)" : "Pause (Space)"; button.setAttribute("aria-pressed", held); };
   const connected = on => { state.className = on ? "dotok" : "dotoff"; state.textContent = on ? "connected" : "reconnecting"; };
@@ -11,9 +11,16 @@
   rows.addEventListener("mouseenter", () => { hovered = true; });
   rows.addEventListener("mouseleave", () => { hovered = false; });
   body.addEventListener("htmx:sse:before:message", e => { if (reading()) { e.preventDefault(); skipped += 1; } });
-  body.addEventListener("htmx:sse:after:message", () => { while (rows.children.length > 200) rows.lastElementChild.remove(); });
+  body.addEventListener("htmx:sse:after:message", () => {
+    for (const row of rows.querySelectorAll("tr:not([data-seen])")) { row.dataset.seen = ""; arrived.push(Date.now()); }
+    while (rows.children.length > 200) rows.lastElementChild.remove();
+  });
+  for (const row of rows.children) row.dataset.seen = "";
   body.addEventListener("htmx:sse:after:connection", () => connected(true));
   body.addEventListener("htmx:sse:error", () => connected(false));
-  setInterval(() => { tally.textContent = `${rows.children.length} calls shown${skipped ? `, ${skipped} updates held back while reading` : ""}`; }, 10000);
+  setInterval(() => {
+    arrived = arrived.filter(at => at > Date.now() - 60000);
+    tally.textContent = `${arrived.length} in the last minute, ${rows.children.length} shown${skipped ? `, ${skipped} updates held back while reading` : ""}`;
+  }, 10000);
   show();
 })();

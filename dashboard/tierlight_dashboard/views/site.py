@@ -27,6 +27,7 @@ from tierlight.pricing import PriceBook
 from tierlight_collector.decisions import Alert, AlertMute
 from tierlight_collector.errors import CollectorError
 from tierlight_collector.forward import Forwarder
+from tierlight_collector.ingest import Refusal
 from tierlight_collector.prices import OWN_PRICES, OwnPrice, as_setting, open_book, own_prices
 from tierlight_collector.records import HOUR_NS, Dim, Filters, Rollup, RouteInfo, TimeRange
 from tierlight_collector.stores.protocol import Store
@@ -73,6 +74,7 @@ class DashboardSettings:
     insecure: bool = False
     accept_as_normal: Callable[[int, str, int], object] | None = None  # the watch's: (alert id, who, now)
     ingest_counters: Callable[[], Mapping[str, int]] = dict  # for /health and /metrics
+    last_refusal: Callable[[], Refusal | None] = lambda: None  # of the collector
     ingest_limits: Mapping[str, float] = field(default_factory=dict)
     forwarder: Forwarder | None = None  # what the command line steers
     targets: tuple[str, ...] = ()  # names of the notification targets, for the settings page

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from tierlight_collector.records import CallRow, Filters
 
+from . import fmt
 from .site import Site
 from .urlstate import State
 
@@ -57,6 +58,15 @@ class Welcome:
         return dict(self.site.store.health().counters)
 
     @property
+    def refusal(self) -> str:
+        """The newest request that was not taken, and why; "" when all were."""
+        last = self.site.settings.last_refusal()
+        if last is None:
+            return ""
+        when = fmt.ago(last.at_ns, self.site.now_ns)
+        return f"refused {when}: {last.signal}, {last.answer}: {last.reason}"
+
+    @property
     def checks(self) -> list[tuple[str, str]]:
         """(state, sentence): what works, what does not, what is missing."""
         spans = self.counters.get("spans", 0)
@@ -64,6 +74,8 @@ class Welcome:
         found.append(
             ("" if spans else "wait", f"{spans:,} spans received" if spans else "waiting for the first span")
         )
+        if self.refusal:
+            found.append(("no", self.refusal))
         if spans and self.first is None:
             found.append(
                 ("no", "none of them is a call to a model: an instrumentation must set gen_ai.request.model")
