@@ -81,7 +81,7 @@ class Experiments:
     @cached_property
     def revisions(self) -> list[Row]:
         """The newest revisions of the approved policy; one more is read, to compare the last with."""
-        return self.site.recent("revisions", lambda: rows(self.site.store.policies(limit=SHOWN + 1)))
+        return rows(self.site.store.policies(limit=SHOWN + 1))
 
     @cached_property
     def done(self) -> tuple[str, str, str]:
