@@ -38,7 +38,7 @@ from .windows import LARGEST_NULL, LEAST_NULL
 
 REOPEN_MS = 24 * 3_600_000.0
 # Calls times lanes that move on together: few enough that what they need stays in the processor's cache.
-TOGETHER = 16_384
+TOGETHER = 4096
 _NEVER = 2**63 - 1
 ALMOST = 1 - 1e-9  # a mean may be rounded up past the largest of its terms
 
@@ -86,6 +86,9 @@ class _Feed:
 
     def next_rows(self, detector: Detector, reference: Reference) -> tuple[Rows, int, int]:
         """The detector's rows, and which of them are those up to the next stop."""
+        if len(self.queue) == 1:
+            rows = self.queue.rows(detector.signal, reference, 0, self.stream.keep_min)
+            return rows, 0, len(rows.x)
         key = detector.key
         known = self.rows.get(key)
         if known is None or known[0] is not reference:
@@ -271,10 +274,11 @@ def _advanced(group: Sequence[_Run], *, whole: bool = False) -> list[tuple[_Run,
     `whole`: to the end of their rows whether or not they reach it.
     """
     turns = group[0].n
-    blocks = [_block(run) for run in group]
     widths = [run.lanes for run in group]
-    x, m, mean, lam = (_beside([block[i] for block in blocks], turns) for i in range(4))
-    at, weight = (_beside([block[i] for block in blocks], turns).repeat(widths, axis=1) for i in (4, 5))
+    blocks = [_block(run) for run in group]
+    x, nulls = (_beside([block[i] for block in blocks], turns) for i in (0, 1))
+    at, weight = (_beside([block[i] for block in blocks], turns).repeat(widths, axis=1) for i in (2, 3))
+    m, mean, lam = nulls[:, 0], nulls[:, 1], nulls[:, 2:]
     factors = 1 + (weight[:, None, :] * lam) * (m - x)[:, None, :]
     lanes = np.concatenate(
         [run.detector.lanes if run.detector.recovery is None else run.detector.recovery for run in group],
@@ -302,17 +306,20 @@ def _advanced(group: Sequence[_Run], *, whole: bool = False) -> list[tuple[_Run,
     return reached
 
 
-def _block(run: _Run) -> tuple[Floats, ...]:
-    """x, m, mean and stakes of the run's rows, their times and weights, the lanes last."""
-    detector, rows, some = run.detector, run.rows, slice(run.first, run.last)
-    at, weight = rows.at_ms[some, None], rows.weight[some, None]
+def _block(run: _Run) -> tuple[Floats, Floats, Floats, Floats]:
+    """x and nulls of the run's rows, their times and weights, the lanes last."""
+    detector, rows = run.detector, run.rows
+    some = slice(run.first, run.last)
     if detector.recovery is None:
-        return rows.x[some], rows.m[some], rows.mean[some], rows.lam[some], at, weight
+        if run.n == len(rows.x):
+            return rows.x, rows.nulls, rows.at_ms[:, None], rows.weight[:, None]
+        return rows.x[some], rows.nulls[some], rows.at_ms[some, None], rows.weight[some, None]
     lane = detector.recovery_lane
-    null = 1 - (rows.mean[some, lane] - detector.drop / 2)
+    null = 1 - (rows.nulls[some, 1, lane] - detector.drop / 2)
     null = np.minimum(np.maximum(null, LEAST_NULL), LARGEST_NULL)
     x = 1 - rows.x[some, lane, None]
-    return x, null[:, None], x, stakes(null).T[:, :, None], at, weight
+    nulls = np.concatenate([null[None], x.T, stakes(null)]).T[:, :, None]
+    return x, nulls, rows.at_ms[some, None], rows.weight[some, None]
 
 
 def _beside(blocks: Sequence[Floats], turns: int) -> Floats:
@@ -362,8 +369,8 @@ def _ring(run: _Run, at: int) -> Rang:
     detector.recovery_lane = lane
     # Until 50 calls lie behind the change, their mean still holds calls from before it, and the alternative of
     # the largest C overshoots: the middle of both resolves neither late nor early (tests/bench/drift.py).
-    m, mean = float(rows.m[at, lane]), float(rows.mean[at, lane])
-    lam = stakes(rows.m[at, lane : lane + 1], error_like=detector.signal.error_like)[:, 0]
+    m, mean = float(rows.nulls[at, 0, lane]), float(rows.nulls[at, 1, lane])
+    lam = rows.nulls[at, 2:, lane]
     likeliest = float(lam[int(np.argmax(detector.lanes[1][:, lane]))]) * m * (1 - m) + mean - m
     recent = sum(gaps) / recent_rows / 127
     detector.drop = max(recent, (recent + likeliest) / 2, mean - m)

@@ -63,18 +63,17 @@ class Learning:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a signal was like before: the null of each cell, one row a cell and one column a lane.
+    """What a signal was like before.
 
-    `t` are the thresholds of tails. `index` gives the row of a cell's code; `rest` is the row of every call
+    `nulls` has for each cell and lane the null m, the mean, and the stakes against m, cells x (2 + bets) x lanes; in
+    one array, as every call of every test takes its own. `t` are the thresholds of tails, one row a cell. `index` gives the row of a cell's code; `rest` is the row of every call
     without one of its own, -1 = not tested. `level` is the reference mean of shares and scores, and median, upper
     quartile and 90th percentile of tails.
     """
 
     n: int
     until_ns: int
-    m: Floats
-    mean: Floats
-    lam: Floats  # cells x bets x lanes
+    nulls: Floats
     t: Floats | None
     index: Mapping[int, int]
     rest: int
@@ -86,7 +85,15 @@ class Reference:
 
     @property
     def lanes(self) -> int:
-        return int(self.m.shape[1])
+        return int(self.nulls.shape[2])
+
+    @property
+    def m(self) -> Floats:
+        return self.nulls[:, 0]
+
+    @property
+    def mean(self) -> Floats:
+        return self.nulls[:, 1]
 
     def as_json(self) -> dict[str, Any]:
         thresholds = self.t.tolist() if self.t is not None else [None] * len(self.m)
@@ -127,10 +134,12 @@ def _cells(
     mean: Sequence[Sequence[float]],
     t: Sequence[Sequence[float]] | None,
     error_like: bool,
-) -> tuple[Floats, Floats, Floats, Floats | None]:
-    nulls = np.array(m, dtype=float)
-    lam = stakes(nulls.ravel(), error_like=error_like).reshape(BETS, *nulls.shape).transpose(1, 0, 2)
-    return nulls, np.array(mean, dtype=float), lam, None if t is None else np.array(t, dtype=float)
+) -> tuple[Floats, Floats | None]:
+    """The `nulls` and `t` of a reference."""
+    levels = np.array([m, mean], dtype=float)
+    lam = stakes(levels[0].ravel(), error_like=error_like).reshape(BETS, *levels.shape[1:])
+    nulls = np.ascontiguousarray(np.concatenate([levels, lam]).transpose(1, 0, 2))
+    return nulls, None if t is None else np.array(t, dtype=float)
 
 
 # ---- one call's value -----------------------------------------------------------------------------------
@@ -297,9 +306,7 @@ def segment_reference(whole: Reference, code: int) -> Reference:
     at = whole.index[code + 1]
     return replace(
         whole,
-        m=whole.m[at : at + 1],
-        mean=whole.mean[at : at + 1],
-        lam=whole.lam[at : at + 1],
+        nulls=whole.nulls[at : at + 1],
         index={code + 1: 0},
         rest=-1,
         level=(float(whole.mean[at, 0]),),

@@ -32,9 +32,7 @@ class Rows:
     at_ms: Floats
     weight: Floats
     x: Floats
-    m: Floats
-    mean: Floats
-    lam: Floats  # rows x bets x lanes
+    nulls: Floats  # each row's cell of `Reference.nulls`
 
     def end(self, place: int) -> int:
         """The first row of a call at or after `place`."""
@@ -88,9 +86,7 @@ class Queue:
             self._at_ms[place],
             weight,
             x,
-            reference.m[cell],
-            reference.mean[cell],
-            reference.lam[cell],
+            reference.nulls[cell],
         )
 
     def _row(self, signal: Signal, reference: Reference, keep_min: float) -> Rows:
@@ -114,10 +110,9 @@ class Queue:
         if part < 0 or cell < 0:
             return NO_ROWS
         weight = min(1.0, keep_min / observation.keep_prob)
-        m, mean = reference.m[cell : cell + 1], reference.mean[cell : cell + 1]
-        x = _x(signal, reference, self._values[:, column(signal, self._kind)], slice(cell, cell + 1), part)
-        lam = reference.lam[cell : cell + 1]
-        return Rows(_FIRST, self._ordinal, self._at_ms, np.array([weight]), x, m, mean, lam)
+        here = slice(cell, cell + 1)
+        x = _x(signal, reference, self._values[:, column(signal, self._kind)], here, part)
+        return Rows(_FIRST, self._ordinal, self._at_ms, np.array([weight]), x, reference.nulls[here])
 
     def _time_bins(self, weekends: bool) -> Ints:
         if weekends not in self._bins:
@@ -156,7 +151,7 @@ def _x(signal: Signal, reference: Reference, y: Floats, cell: Ints | slice, part
 
 
 _FIRST = np.zeros(1, dtype=int)
-NO_ROWS = Rows(*(np.zeros(0, dtype=int) for _ in range(2)), *(np.zeros(0) for _ in range(6)))
+NO_ROWS = Rows(*(np.zeros(0, dtype=int) for _ in range(2)), *(np.zeros(0) for _ in range(4)))
 
 
 def joined(parts: Sequence[tuple[Rows, slice]], after: int) -> Rows:
@@ -170,7 +165,5 @@ def joined(parts: Sequence[tuple[Rows, slice]], after: int) -> Rows:
         np.concatenate([rows.at_ms[some] for rows, some in parts])[order],
         np.concatenate([rows.weight[some] for rows, some in parts])[order],
         np.concatenate([rows.x[some] for rows, some in parts])[order],
-        np.concatenate([rows.m[some] for rows, some in parts])[order],
-        np.concatenate([rows.mean[some] for rows, some in parts])[order],
-        np.concatenate([rows.lam[some] for rows, some in parts])[order],
+        np.concatenate([rows.nulls[some] for rows, some in parts])[order],
     )
