@@ -309,6 +309,21 @@ CALLS = [
     ),
     pytest.param(
         {
+            "gen_ai.operation.name": "tool_selection",
+            "gen_ai.system": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.usage.input_tokens": 1500,
+            "gen_ai.usage.output_tokens": 56,
+            "gen_ai.usage.total_tokens": 1556,
+            "gen_ai.usage.reasoning_tokens": 20,
+            "gen_ai.usage.cached_input_tokens": 1024,
+        },
+        {"name": "tool_selection gpt-4o-mini", "scope": "@mastra/otel", "kind": 3},
+        ("openai", "chat", "gpt-4o-mini", 1500, 56, 1024, None, 20),
+        id="mastra",
+    ),
+    pytest.param(
+        {
             "gen_ai.response.model": "meta-llama/Llama-3.1-8B-Instruct",
             "gen_ai.request.id": "cmpl-1",
             "gen_ai.usage.prompt_tokens": 512,
@@ -346,6 +361,26 @@ def test_the_stored_span_is_read_the_same_again(
     [
         ({"gen_ai.operation.name": "orchestrate_tools"}, {"name": "orchestrate_tools"}, "aggregate"),
         ({"gen_ai.operation.name": "agent_call", "gen_ai.usage.input_tokens": 5}, {}, "aggregate"),
+        (
+            {
+                "gen_ai.operation.name": "agent_step",
+                "gen_ai.request.model": "m",
+                "gen_ai.usage.input_tokens": 5,
+            },
+            {},
+            "aggregate",
+        ),
+        (
+            {
+                "gen_ai.operation.name": "model.step",
+                "gen_ai.request.model": "m",
+                "gen_ai.usage.input_tokens": 5,
+            },
+            {},
+            "aggregate",
+        ),
+        ({"gen_ai.operation.name": "agent.run"}, {"name": "agent.refund", "kind": 2}, "aggregate"),
+        ({"gen_ai.operation.name": "tool.execute"}, {"name": "tool.execute look_up"}, "tool"),
         ({"gen_ai.span.kind": "CHAIN", "gen_ai.usage.input_tokens": 5}, {}, "aggregate"),
         ({"gen_ai.span.kind": "TOOL"}, {}, "tool"),
         ({"agentops.span.kind": "session"}, {}, "aggregate"),
