@@ -309,6 +309,26 @@ CALLS = [
     ),
     pytest.param(
         {
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.system": "openai",
+            "gen_ai.usage.input_tokens": 1500,
+            "gen_ai.usage.output_tokens": 56,
+            "usage": json.dumps(
+                {
+                    "input_tokens": 1500,
+                    "input_tokens_details": {"cached_tokens": 1024},
+                    "output_tokens_details": {"reasoning_tokens": 20},
+                }
+            ),
+            "logfire.span_type": "span",
+            "logfire.tags": ["LLM"],
+        },
+        {"name": "Chat completion with {gen_ai.request.model!r}", "scope": "logfire.openai_agents"},
+        ("openai", "chat", "gpt-4o-mini", 1500, 56, 1024, None, 20),
+        id="logfire-agents",
+    ),
+    pytest.param(
+        {
             "gen_ai.operation.name": "tool_selection",
             "gen_ai.system": "openai",
             "gen_ai.request.model": "gpt-4o-mini",
@@ -447,6 +467,20 @@ def test_frames_around_calls_are_no_calls(
             "timeout",
             None,
             id="grpc-word",
+        ),
+        pytest.param(
+            {
+                "gen_ai.request.model": "gpt-4o-mini",
+                "gen_ai.system": "openai",
+                "logfire.span_type": "span",
+                "logfire.tags": ["LLM"],
+                "logfire.level_num": 17,
+                "error": '{"message": "Error getting response", "data": {"error": "Error code: 429 - slow down"}}',
+            },
+            {"name": "Chat completion with {gen_ai.request.model!r}", "scope": "logfire.openai_agents"},
+            "rate_limit",
+            429,
+            id="logfire-agents-error-level",
         ),
         pytest.param(
             {"ai.operationId": "ai.generateText.doGenerate", "ai.model.id": "gpt-4o-mini"},

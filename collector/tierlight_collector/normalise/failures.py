@@ -19,6 +19,7 @@ NOT_SENT_TYPES: Final = frozenset(
 )
 
 MAX_ERROR_TYPE: Final = 200
+_LOGFIRE_ERROR: Final = 17  # its levels are those of OTLP logs
 
 _STATUS: Final = re.compile(
     r"(?:[Ee]rror code|status_code|status code|HTTP(?: status)?)\W{0,3}\s*(\d{3})\b|^\s*([45]\d\d)(?=$|:? [A-Z{])"
@@ -174,6 +175,7 @@ def failure_of(values: Values, span: SpanRecord) -> tuple[str, str, int | None]:
         or said is not None
         or (status is not None and status >= 400)
         or values.get("lf_level") == "ERROR"
+        or (tokens_of(values.get("logfire_level")) or 0) >= _LOGFIRE_ERROR
         or ("success" in values and flag_of(values["success"]) is False)
     )
     kind = message = ""

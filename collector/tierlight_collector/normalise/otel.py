@@ -107,7 +107,7 @@ SOURCES: Final = {
         "operation.cost",
         "llm.cost.total",
     ),
-    "usage_raw": ("gen_ai.usage.raw",),
+    "usage_raw": ("gen_ai.usage.raw", "usage"),
     "usage_details_in": ("gen_ai.usage.input_token_details",),
     "usage_details_out": ("gen_ai.usage.output_token_details",),
     "env": (semconv.DEPLOYMENT_ENVIRONMENT_NAME, "deployment.environment"),

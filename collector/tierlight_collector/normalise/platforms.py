@@ -14,7 +14,11 @@ from .values import Values
 
 SOURCES: Final = {
     "logfire_type": ("logfire.span_type",),
+    "logfire_tags": ("logfire.tags",),
+    "logfire_level": ("logfire.level_num",),
     "logfire_duration_s": ("duration",),
+    "error_text": ("error",),
+    "response_id": ("response_id",),
     "usage_metadata": ("langsmith.metadata.usage_metadata",),
     "ls_completion": ("gen_ai.completion",),
     "stream": ("langsmith.metadata.stream",),

@@ -193,7 +193,7 @@ def role_of(values: Values, name: str, kind: int, scope: str) -> Reading:
     marked = values.get("tl_kind")
     if marked is not None:
         return Reading(traceloop.OTHER_KINDS.get(str(marked), "other"))
-    if "attempt" in values:
+    if "attempt" in values or ("LLM" in (values.get("logfire_tags") or ()) and "request_model" in values):
         return _CALL
     if ("request_model" in values or "response_model" in values) and "bare_input" not in values:
         if "input" in values or "output" in values:

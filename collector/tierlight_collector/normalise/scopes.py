@@ -11,6 +11,7 @@ NATIVE_SCOPES: Final = ("com.anthropic.", "com.openai.", "com.google.genai.", "c
 # Instrumentations that send Anthropic's own count: input without its cached parts.
 EXCLUSIVE_CACHE_SCOPES: Final = (
     "openlit.instrumentation.anthropic",
+    "openlit.instrumentation.bedrock",
     "com.anthropic.claude_code",
     "opentelemetry.instrumentation.bedrock",  # the Converse API's own count; its total leaves the cached parts out
 )
