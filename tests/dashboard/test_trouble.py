@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -78,3 +79,21 @@ def test_a_report_of_a_quiet_week_says_so(desk: Browser) -> None:
     assert "No call of this route in the week" in report(
         desk.store, "answer_customer", seed.NOW_NS + 30 * seed.DAY_NS
     )
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/?compare=prev", "/routes?group=prefix", "/calls", "/calls?view=costliest", f"/routes/{seed.DRIFTING}?open=slices", "/simulate", "/models", "/alerts", "/experiments"],
+)  # fmt: skip
+def test_no_panel_waits_for_another(desk: Browser, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """With one worker a panel inside a panel never gets its turn; many readers at once are the same."""
+    monkeypatch.setattr(site, "ThreadPoolExecutor", lambda **options: ThreadPoolExecutor(1))
+    assert "took too long" not in Browser(desk.store).text(path)
+
+
+def test_a_route_page_stands_without_its_calls(desk: Browser) -> None:
+    page = over(desk.store, calls=broken, trace=broken).text(f"/routes/{seed.DRIFTING}?open=slices")
+    assert page.count("The store could not answer (id ") >= 5, "four lists and the slices"
+    assert "Hold." in page
+    assert "None in this range" not in page, "unknown is not none"
+    assert "disk on fire" not in page

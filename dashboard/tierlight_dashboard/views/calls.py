@@ -147,6 +147,7 @@ class Calls:
 
     @cached_property
     def page(self) -> Panel[CallPage]:
+        _ = self.sums  # asked for first: a panel that waits for another one may wait for ever
         return self.site.panel(self._page)
 
     def _page(self) -> CallPage:

@@ -106,4 +106,4 @@ def _released(
         ]
 
     key = f"releases {site.span(columns.window)} {columns.step} {state.zone_name} {where()}"
-    return site.panel(lambda: site.recent(key, look)).value or []
+    return site.recent(key, look)

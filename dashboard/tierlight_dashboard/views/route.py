@@ -17,7 +17,7 @@ from . import fmt
 from .csvout import csv_response
 from .routecharts import CHARTS, Drawn, RouteCharts
 from .routetable import total
-from .site import Site
+from .site import Panel, Site
 
 MOST_SORTED = 1_000
 MOST_LISTED = 10
@@ -53,7 +53,7 @@ class RoutePage(RouteCharts):
         share = min(1.0, MOST_SORTED / calls) if calls else 1.0
         return window.end_ns - int((window.end_ns - window.start_ns) * share)
 
-    def _calls(self, order: Order, **where: object) -> list[CallRow]:
+    def _calls(self, order: Order, **where: object) -> Panel[list[CallRow]]:
         filters = self.state.where(
             route=(self.route,),
             start_ns=self.state.window.start_ns if order == "time" else self.recent_from_ns,
@@ -61,24 +61,26 @@ class RoutePage(RouteCharts):
             **where,
         )
         key = f"calls {self.route} {order} {self.site.span(self.state.window)} {where} {filters.env} {filters.purpose}"
-        return self.site.recent(
-            key, lambda: list(self.site.store.calls(filters, limit=MOST_LISTED, order=order).rows)
-        )
+
+        def ask() -> list[CallRow]:
+            return list(self.site.store.calls(filters, limit=MOST_LISTED, order=order).rows)
+
+        return self.site.panel(lambda: self.site.recent(key, ask))
 
     @cached_property
-    def latest(self) -> list[CallRow]:
+    def latest(self) -> Panel[list[CallRow]]:
         return self._calls("time")
 
     @cached_property
-    def costliest(self) -> list[CallRow]:
+    def costliest(self) -> Panel[list[CallRow]]:
         return self._calls("cost")
 
     @cached_property
-    def slowest(self) -> list[CallRow]:
+    def slowest(self) -> Panel[list[CallRow]]:
         return self._calls("latency")
 
     @cached_property
-    def failed(self) -> list[CallRow]:
+    def failed(self) -> Panel[list[CallRow]]:
         return self._calls("time", error=True)
 
 

@@ -122,6 +122,11 @@ class RouteCharts:
         used = [(part.key[1], part.key[2]) for part in self._parts]
         return markers.marks(self.site, self.state, self.buckets, self.route, used, self._found)
 
+    @cached_property
+    def marks_list(self) -> list[charts.Mark]:
+        """The marks for the list below the charts; empty where they cannot be had, which the charts say then."""
+        return self.site.panel(lambda: self.marks).value or []
+
     def _steady(self, values: Sequence[float | None]) -> tuple[float, float] | None:
         """The usual range before the first open alert's change, of all buckets where there is none."""
         change = min((a.change_ns for a in self.open_alerts), default=self.buckets.end)
