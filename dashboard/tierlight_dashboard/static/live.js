@@ -16,8 +16,11 @@
     while (rows.children.length > 200) rows.lastElementChild.remove();
   });
   for (const row of rows.children) row.dataset.seen = "";
-  body.addEventListener("htmx:sse:after:connection", () => connected(true));
+  let met = false; // htmx connects again by itself, but not where the first attempt failed
+  const again = () => setTimeout(() => fetch("/health").then(() => location.reload(), again), 2000);
+  body.addEventListener("htmx:sse:after:connection", () => { met = true; connected(true); });
   body.addEventListener("htmx:sse:error", () => connected(false));
+  body.addEventListener("htmx:error", () => { connected(false); if (!met) again(); });
   setInterval(() => {
     arrived = arrived.filter(at => at > Date.now() - 60000);
     tally.textContent = `${arrived.length} in the last minute, ${rows.children.length} shown${skipped ? `, ${skipped} updates held back while reading` : ""}`;

@@ -222,3 +222,59 @@ def test_the_weekly_report_reads_on_its_own(chromium: Browser, served: str, tmp_
     expect(page.locator(".verdict")).to_be_visible()
     assert len(page.pdf(format="A4")) > 10_000
     page.close()
+
+
+def test_the_text_of_a_call_is_shown_on_request_without_leaving_the_page(tab: Watched) -> None:
+    page = tab.open(f"/calls/{'ee' * 15}00/{'ee' * 7}00")
+    expect(page.locator("#detail")).to_contain_text("characters")
+    page.click("button:has-text('Show the text')")
+    expect(page.locator("#detail pre.text").first).to_be_visible()
+    assert "reveal" not in page.url
+    page.click("#detail nav a:has-text('Cost')")
+    expect(page.locator("#detail pre.text")).to_have_count(0)
+    with page.expect_download() as found:
+        page.click("#detail nav a:has-text('Messages')")
+        page.click("button:has-text('Download as text')")
+    assert found.value.suggested_filename == "call-eeeeeeee-eeeeeeee.txt"
+
+
+def test_ticking_all_alerts_ticks_each_and_an_undo_takes_all_back(tab: Watched) -> None:
+    page = tab.open("/alerts")
+    page.check("[data-all]")
+    assert page.locator("#inbox [name=id]:checked").count() == 2
+    page.click("button:has-text('Resolve ticked')")
+    expect(page.locator(".banner.good")).to_contain_text("2 alerts. Resolved.")
+    page.click(".banner button:has-text('Undo')")
+    expect(page.locator("li[id^=alert-]")).to_have_count(2)
+
+
+def test_the_tail_says_that_it_lost_the_server_and_found_it_again(tab: Watched) -> None:
+    tab.expected = ("ERR_FAILED", "Failed to fetch")
+    tab.page.route("**/live/stream*", lambda route: route.abort())
+    page = tab.open("/live?route=live_probe")
+    expect(page.locator("#live-state")).to_have_text("reconnecting")
+    page.unroute("**/live/stream*")
+    expect(page.locator("#live-state")).to_have_text("connected")
+
+
+@pytest.mark.parametrize("path", ["/alerts", f"/calls/{'ee' * 15}00/{'ee' * 7}00?tab=cost"])
+def test_with_colours_of_the_system_the_open_tab_is_told_by_its_line(tab: Watched, path: str) -> None:
+    tab.page.emulate_media(forced_colors="active")
+    page = tab.open(path)
+    lines = page.evaluate(
+        "[...document.querySelectorAll('.tabs a')].map(a => [a.hasAttribute('aria-current'), getComputedStyle(a).borderBottomColor])"
+    )
+    here = {colour for current, colour in lines if current}
+    others = {colour for current, colour in lines if not current}
+    assert len(here) == 1
+    assert not here & others
+    chip = page.evaluate("getComputedStyle(document.querySelector('.chip')).borderTopStyle")
+    assert chip == "solid", "a soft background alone would be gone"
+
+
+def test_print_holds_the_sentences_and_no_controls(tab: Watched) -> None:
+    tab.page.emulate_media(media="print")
+    page = tab.open("/alerts")
+    assert page.locator("li[id^=alert-] p").first.is_visible()
+    for control in ("button", "[type=checkbox]", ".tabs", "nav"):
+        assert not any(each.is_visible() for each in page.locator(control).all()), control
