@@ -83,10 +83,11 @@ class Histogram(Mapping[int, int]):
     (True, {3: 2, 8: 4}, True)
     """
 
-    __slots__ = ("_pairs", "_sources")
+    __slots__ = ("_counts", "_pairs", "_sources")
 
     def __init__(self, *sources: Callable[[], NDArray[Any]]) -> None:
         self._sources = sources
+        self._counts: dict[int, int] | None = None
         self._pairs: NDArray[Any] | None = None
 
     def joined(self, other: Histogram) -> Histogram:
@@ -107,24 +108,22 @@ class Histogram(Mapping[int, int]):
                 self._pairs = np.column_stack((bins, counts))
         return self._pairs
 
+    def _all(self) -> dict[int, int]:
+        if self._counts is None:
+            self._counts = dict(self.pairs().tolist())
+        return self._counts
+
     def __getitem__(self, number: int) -> int:
-        found: int = dict(self.items())[number]
-        return found
+        return self._all()[number]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.pairs()[:, 0].tolist())
+        return iter(self._all())
 
     def __len__(self) -> int:
         return len(self.pairs())
 
-    def items(self) -> Any:
-        return dict(self.pairs().tolist()).items()
-
-    def values(self) -> Any:
-        return self.pairs()[:, 1].tolist()
-
     def __repr__(self) -> str:
-        return repr(dict(self.items()))
+        return repr(self._all())
 
 
 def percentile(histogram: Mapping[int, int], q: float) -> float | None:
@@ -183,8 +182,12 @@ def add(a: Rollup, b: Rollup) -> Rollup:
 
 
 def _add_counts(a: Mapping[_K, int], b: Mapping[_K, int]) -> Mapping[_K, int]:
-    if not a or not b:
-        return a or b
+    if isinstance(a, Histogram) and isinstance(b, Histogram):
+        return a.joined(b)  # type: ignore[return-value]  # the keys of both are bins then
+    if not isinstance(b, Histogram) and not b:
+        return a
+    if not isinstance(a, Histogram) and not a:
+        return b
     total = dict(a)
     for key, n in b.items():
         total[key] = total.get(key, 0) + n

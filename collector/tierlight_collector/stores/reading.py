@@ -262,28 +262,21 @@ def route_ends(
     """Start of the first and the last production call of each route, and the last one's tier."""
     series = series_of(connection, dictionary, Filters(project=project))
     found: dict[str, tuple[int, int, str]] = {}
-    ends = [
-        (
-            kind.series_id,
-            *connection.execute("SELECT min(start_ns) FROM calls WHERE kind_id = ?", (kind_id,)).fetchone(),
-            *connection.execute("SELECT max(start_ns) FROM calls WHERE kind_id = ?", (kind_id,)).fetchone(),
-        )
-        for kind_id, kind in dictionary.kinds(connection).items()
-        if kind.series_id in series
-    ]
+    ends = connection.execute(
+        "SELECT series_id, (SELECT min(start_ns) FROM calls WHERE kind_id = k.id),"
+        " (SELECT max(start_ns) FROM calls WHERE kind_id = k.id) FROM call_kinds k"
+    ).fetchall()
     # Beyond retention only rollups know, to the hour.
-    kept_from = connection.execute("SELECT min(start_ns) FROM calls").fetchone()[0] or 2**63 - 1
-    ends += [
-        (series_id, low * HOUR_NS, high * HOUR_NS)
-        for series_id in series
-        for low, high in connection.execute(
-            "SELECT min(bucket), max(bucket) FROM rollup_hour WHERE series_id = ? AND bucket < ?",
-            (series_id, kept_from // HOUR_NS),
+    kept_from = (connection.execute("SELECT min(start_ns) FROM calls").fetchone()[0] or 2**63 - 1) // HOUR_NS
+    oldest = connection.execute("SELECT min(hour) FROM rolled_hours").fetchone()[0]
+    if oldest is not None and oldest < kept_from:
+        ends += connection.execute(
+            "SELECT id, (SELECT min(bucket) FROM rollup_hour WHERE series_id = s.id AND bucket < ?1) * ?2,"
+            " (SELECT max(bucket) FROM rollup_hour WHERE series_id = s.id AND bucket < ?1) * ?2 FROM series s",
+            (kept_from, HOUR_NS),
         )
-        if low is not None
-    ]
     for series_id, first_ns, last_ns in ends:
-        if first_ns is None:
+        if first_ns is None or series_id not in series:
             continue
         _, _, route, _, _, tier, *_ = series[series_id]
         low, high, newest_tier = found.get(route, (first_ns, last_ns, tier))

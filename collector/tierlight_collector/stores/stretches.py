@@ -60,14 +60,6 @@ class Spread:
         pairs[:, 0] -= 1
         return cls(pairs, sizes)
 
-    @classmethod
-    def of_counts(cls, rows: Sequence[int], bins: Sequence[int], counts: Sequence[int], total: int) -> Spread:
-        """Of counts of (row, bin), each in any number of parts."""
-        single = np.column_stack((np.array(bins, np.int64), np.array(counts, np.int64)))
-        return cls(single.reshape(-1, 2), np.ones(len(single), np.int64)).grouped(
-            np.array(rows, np.int64), total
-        )
-
     def packed(self) -> list[bytes]:
         wide = self.pairs.astype(np.int64)
         wide[:, 0] += 1

@@ -47,6 +47,8 @@ _CLASS, _FINISH = 0, 1  # columns of `Words`
 
 # ---- from raw calls -------------------------------------------------------------------------------------
 
+_COUNTED: Final = "start_ns >= ? AND start_ns < ? AND superseded_by IS NULL"
+
 
 def count_raw(
     connection: sqlite3.Connection,
@@ -54,16 +56,11 @@ def count_raw(
     words: Words,
     start_ns: int,
     end_ns: int,
-    series: Collection[int] | None = None,
 ) -> Stretch:
-    """The calls that start in [start_ns, end_ns): a row for each series that has some; None = all series."""
+    """The calls that start in [start_ns, end_ns): a row for each series that has some."""
     kinds = dictionary.kinds(connection)
-    chosen = "start_ns >= ? AND start_ns < ? AND superseded_by IS NULL"
-    if series is not None:
-        meant = [str(kind_id) for kind_id, kind in kinds.items() if kind.series_id in series]
-        chosen = f"kind_id IN ({', '.join(meant)}) AND {chosen}"
     within = (start_ns, end_ns)
-    found = _raw_sums(connection, chosen, within)
+    found = _raw_sums(connection, within)
     row_of = {
         series_id: row for row, series_id in enumerate(sorted({kinds[each[0]].series_id for each in found}))
     }
@@ -92,7 +89,7 @@ def count_raw(
             told.append((row, words.number(_FINISH, kind.values["finish_reason"]), n, 0, 0))
         for name, value in added.items():
             own[_AT[name]] += value or 0
-    scored, scores = _raw_scores(connection, chosen, within, row_of_kind)
+    scored, scores = _raw_scores(connection, within, row_of_kind)
     for row, n in scored:
         sums[row][_AT["scored"]] += n
     total = len(row_of)
@@ -101,19 +98,19 @@ def count_raw(
         np.array(list(row_of), np.int64),
         np.full(total, start_ns, np.int64),
         stretches.integers(sums),
-        _raw_spread(connection, "latency_bin", chosen, within, row_of_kind, total),
-        _raw_spread(connection, "ttft_bin", chosen, within, row_of_kind, total),
+        _raw_spread(connection, "latency_bin", within, row_of_kind, total),
+        _raw_spread(connection, "ttft_bin", within, row_of_kind, total),
         Tally.of(told).grouped(every),
         Tally.of(scores).grouped(every),
     )
 
 
-def _raw_sums(connection: sqlite3.Connection, chosen: str, within: tuple[int, int]) -> list[tuple[Any, ...]]:
+def _raw_sums(connection: sqlite3.Connection, within: tuple[int, int]) -> list[tuple[Any, ...]]:
     head = (
         "SELECT kind_id, count(*), sum(input_tokens IS NULL), sum(input_tokens IS NULL OR output_tokens IS NULL),"
         " sum(cost_nusd IS NULL), sum(latency_bin IS NULL), "
     )
-    tail = f" FROM calls WHERE {chosen} GROUP BY 1"
+    tail = f" FROM calls WHERE {_COUNTED} GROUP BY 1"
     try:
         return connection.execute(
             head + ", ".join(f"sum({name})" for name in _SUMMED) + tail, within
@@ -135,27 +132,29 @@ def _raw_sums(connection: sqlite3.Connection, chosen: str, within: tuple[int, in
 def _raw_spread(
     connection: sqlite3.Connection,
     column: str,
-    chosen: str,
     within: tuple[int, int],
     row_of_kind: Mapping[int, int],
     rows: int,
 ) -> Spread:
     found = connection.execute(
-        f"SELECT kind_id, {column}, count(*) FROM calls WHERE {chosen} AND {column} IS NOT NULL GROUP BY 1, 2",
+        f"SELECT kind_id, {column}, count(*) FROM calls WHERE {_COUNTED} AND {column} IS NOT NULL GROUP BY 1, 2",
         within,
     ).fetchall()
-    kinds, bins, counts = zip(*found, strict=True) if found else ((), (), ())
-    return Spread.of_counts([row_of_kind[kind_id] for kind_id in kinds], bins, counts, rows)
+    counted = np.array(found, np.int64).reshape(-1, 3)
+    owner = np.zeros(max(row_of_kind) + 1, np.int64)
+    owner[list(row_of_kind)] = list(row_of_kind.values())
+    single = Spread(counted[:, 1:], np.ones(len(counted), np.int64))
+    return single.grouped(owner[counted[:, 0]], rows)
 
 
 def _raw_scores(
-    connection: sqlite3.Connection, chosen: str, within: tuple[int, int], row_of_kind: Mapping[int, int]
+    connection: sqlite3.Connection, within: tuple[int, int], row_of_kind: Mapping[int, int]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int, int, float, float]]]:
     """How many calls are scored (row, n), and (row, signal, n, sum, sum of squares)."""
     if connection.execute("SELECT 1 FROM scores LIMIT 1").fetchone() is None:
         return [], []
     scored = (
-        f" FROM (SELECT seq, kind_id FROM calls WHERE {chosen}) c CROSS JOIN scores s ON s.call_seq = c.seq"
+        f" FROM (SELECT seq, kind_id FROM calls WHERE {_COUNTED}) c CROSS JOIN scores s ON s.call_seq = c.seq"
         " WHERE s.value IS NOT NULL GROUP BY 1"
     )
     calls = connection.execute(f"SELECT +c.kind_id, count(DISTINCT c.seq){scored}", within).fetchall()
@@ -413,16 +412,16 @@ class _Reading:
                 if size > MOST_KEPT_BYTES:
                     waiting, size = [stretches.joined(waiting).by_series(piece.start_ns)], 0
             return stretches.joined(waiting).by_series(piece.start_ns)
-        return self.some_series(piece, None).by_series(piece.start_ns)
-
-    def some_series(self, piece: Piece, series: Collection[int] | None) -> Stretch:
-        """The sums of some series as the tables have them; None = all of them."""
         connection, words = self._connection, self._memory.words
         if piece.tier == "raw":
-            return count_raw(connection, self._dictionary, words, piece.start_ns, piece.end_ns, series)
+            return count_raw(connection, self._dictionary, words, piece.start_ns, piece.end_ns)
+        return self.kept(piece, self._dictionary.series(connection)).by_series(piece.start_ns)
+
+    def kept(self, piece: Piece, series: Iterable[int]) -> Stretch:
+        """The kept sums of some series, a row each, as the tables have them."""
         width = HOUR_NS if piece.tier == "hour" else DAY_NS
-        ids = self._dictionary.series(connection) if series is None else series
-        return read_kept(connection, words, piece.tier, piece.start_ns // width, piece.end_ns // width, ids)
+        first, end = piece.start_ns // width, piece.end_ns // width
+        return read_kept(self._connection, self._memory.words, piece.tier, first, end, series)
 
 
 def sum_range(
@@ -441,23 +440,24 @@ def sum_range(
     oldest, newest = extent(connection)
     if not cuts or not series or oldest is None or newest is None:
         return []
-    first, last = (
-        max(cuts[0][0], oldest // DAY_NS * DAY_NS),
-        min(cuts[-1][1], (newest // DAY_NS + 1) * DAY_NS),
-    )
+    # That the end of a range is moved to that of the last hour makes the open hour one piece of all questions.
+    first, last = max(cuts[0][0], oldest // DAY_NS * DAY_NS), cuts[-1][1]
+    if last > newest:
+        last = (newest // HOUR_NS + 1) * HOUR_NS
     reading = _Reading(connection, dictionary, memory, version, (first, last))
     is_few = len(series) * FEW <= len(dictionary.series(connection))
     found: list[Stretch] = []
     runs: list[Piece] = []
     for start_ns, end_ns, _ in cuts:
-        for piece in pieces(max(start_ns, first), min(end_ns, last), reading.dirty_hours, reading.dirty_days):
-            if not is_few:
+        end_ns = last if end_ns > newest else end_ns
+        for piece in pieces(max(start_ns, first), end_ns, reading.dirty_hours, reading.dirty_days):
+            if not is_few or piece.tier == "raw":
                 found.append(reading.all_series(piece))
-            elif runs and runs[-1].tier == piece.tier != "raw" and runs[-1].end_ns == piece.start_ns:
+            elif runs and runs[-1].tier == piece.tier and runs[-1].end_ns == piece.start_ns:
                 runs[-1] = Piece(piece.tier, runs[-1].start_ns, piece.end_ns)
             else:
                 runs.append(piece)
-    found += [reading.some_series(run, series) for run in runs]
+    found += [reading.kept(run, series) for run in runs]
     signals = dictionary.signals(connection)
     starts = [start_ns for start_ns, _, _ in cuts]
     return [
