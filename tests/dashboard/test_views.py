@@ -70,6 +70,11 @@ def test_every_page_answers(month: Browser, path: str) -> None:
     assert ">49<" not in text
 
 
+def test_the_palette_finds_a_section_of_the_settings(month: Browser) -> None:
+    found = unescape(month.block("/search?q=retention&range=7d", "found").text)
+    assert 'href="/settings?range=7d#data"' in found
+
+
 @pytest.mark.parametrize(("path", "name"), [(path, name) for path, names in BLOCKS for name in names])
 def test_a_block_equals_its_part_of_the_page(month: Browser, path: str, name: str) -> None:
     answer = month.block(path, name)

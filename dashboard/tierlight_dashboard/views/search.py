@@ -15,6 +15,11 @@ from .site import Site
 from .urlstate import State, route_path
 
 MOST = 20
+PLACES = (
+    ("Rules of alerts", "/alerts/rules"), ("Send calls", "/welcome"), ("Settings: money and budget", "/settings#money"),
+    ("Settings: quality floors and margins", "/settings#quality"), ("Settings: data retention", "/settings#data"),
+    ("Settings: notifications", "/settings#notify"), ("Settings: export", "/settings#export"), ("Settings: who did what", "/settings#log"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ def find(site: Site, state: State, text: str) -> list[Hit]:
     """What the letters may mean, names that begin with them first."""
     wanted = text.strip().casefold()
     hits = [Hit(label, "page", state.carried(path)) for _, path, label, _ in NAV]
+    hits += [Hit(label, "page", state.carried(path)) for label, path in PLACES if wanted]
     hits += [Hit(title, "how it is computed", state.carried(f"/docs/{name}")) for name, title in PAGES]
     if wanted:
         hits += [Hit(r.route, "route", state.carried(route_path(r.route))) for r in site.routes()]

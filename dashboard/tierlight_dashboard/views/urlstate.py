@@ -161,7 +161,8 @@ class State:
 
 
 def _join(path: str, pairs: list[tuple[str, str]]) -> str:
-    return f"{path}?{urlencode(pairs)}" if pairs else path
+    page, mark, place = path.partition("#")
+    return f"{page}?{urlencode(pairs)}{mark}{place}" if pairs else path
 
 
 def route_path(route: str, tail: str = "") -> str:
