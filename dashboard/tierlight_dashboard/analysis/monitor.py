@@ -383,7 +383,7 @@ def _ring(run: _Run, at: int) -> Rang:
         run.stream.key,
         detector.key,
         int(rows.ordinal[at]),
-        int(at_ms * 1e6),
+        int(rows.time_ns[at]),
         change_ms,
         log(evidence),
         log(detector.threshold),
@@ -393,9 +393,9 @@ def _ring(run: _Run, at: int) -> Rang:
 
 
 def _resolve(run: _Run, at: int) -> Resolved:
-    at_ms = float(run.rows.at_ms[at])
-    close(run.detector, at_ms)
-    return Resolved(run.stream.key, run.detector.key, int(run.rows.ordinal[at]), int(at_ms * 1e6))
+    rows = run.rows
+    close(run.detector, float(rows.at_ms[at]))
+    return Resolved(run.stream.key, run.detector.key, int(rows.ordinal[at]), int(rows.time_ns[at]))
 
 
 def close(detector: Detector, at_ms: float) -> None:
@@ -420,13 +420,13 @@ def _observe_pools(
     runs = []
     for key, sources in pooled.items():
         old = streams.get(key)
-        start_ns = min(int(source.rows.at_ms[source.first] * 1e6) for source in sources)
+        start_ns = min(int(source.rows.time_ns[source.first]) for source in sources)
         pool = touched[key] = old.copy() if old else Stream(key, first_ns=start_ns)
         rows = joined([(source.rows, slice(source.first, source.last)) for source in sources], pool.ordinal)
         if not len(rows.place):
             continue
         first = _routes_known(pool, sources)
-        times = [int(at_ms * 1e6) for at_ms in rows.at_ms.tolist()]
+        times = rows.time_ns.tolist()
         opens = int(np.searchsorted(rows.ordinal, first))
         pool.count(times[: opens + 1])
         pool.ordinal = int(rows.ordinal[-1])

@@ -29,6 +29,7 @@ class Rows:
 
     place: Ints
     ordinal: Ints
+    time_ns: Ints
     at_ms: Floats
     weight: Floats
     x: Floats
@@ -48,6 +49,7 @@ class Queue:
         self._zone = zone
         self._values = np.array([o.values for o in observations], dtype=float)
         self._ordinal = np.array([o.ordinal for o in observations])
+        self._time_ns = np.array([o.time_ns for o in observations])
         self._at_ms = np.array([o.time_ns / 1e6 for o in observations])
         self._keep_prob = np.array([o.keep_prob for o in observations], dtype=float)
         self._bins: dict[bool, Ints] = {}
@@ -83,6 +85,7 @@ class Queue:
         return Rows(
             place,
             self._ordinal[place],
+            self._time_ns[place],
             self._at_ms[place],
             weight,
             x,
@@ -112,7 +115,9 @@ class Queue:
         weight = min(1.0, keep_min / observation.keep_prob)
         here = slice(cell, cell + 1)
         x = _x(signal, reference, self._values[:, column(signal, self._kind)], here, part)
-        return Rows(_FIRST, self._ordinal, self._at_ms, np.array([weight]), x, reference.nulls[here])
+        return Rows(
+            _FIRST, self._ordinal, self._time_ns, self._at_ms, np.array([weight]), x, reference.nulls[here]
+        )
 
     def _time_bins(self, weekends: bool) -> Ints:
         if weekends not in self._bins:
@@ -151,7 +156,7 @@ def _x(signal: Signal, reference: Reference, y: Floats, cell: Ints | slice, part
 
 
 _FIRST = np.zeros(1, dtype=int)
-NO_ROWS = Rows(*(np.zeros(0, dtype=int) for _ in range(2)), *(np.zeros(0) for _ in range(4)))
+NO_ROWS = Rows(*(np.zeros(0, dtype=int) for _ in range(3)), *(np.zeros(0) for _ in range(4)))
 
 
 def joined(parts: Sequence[tuple[Rows, slice]], after: int) -> Rows:
@@ -162,6 +167,7 @@ def joined(parts: Sequence[tuple[Rows, slice]], after: int) -> Rows:
     return Rows(
         np.arange(len(order)),
         ordinal[order],
+        np.concatenate([rows.time_ns[some] for rows, some in parts])[order],
         np.concatenate([rows.at_ms[some] for rows, some in parts])[order],
         np.concatenate([rows.weight[some] for rows, some in parts])[order],
         np.concatenate([rows.x[some] for rows, some in parts])[order],
