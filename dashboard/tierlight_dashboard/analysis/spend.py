@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from tierlight_collector.records import Rollup
 
@@ -41,7 +41,7 @@ def forecast(daily: Sequence[float]) -> Forecast | None:
         return None
     mean = math.fsum(daily) / n
     deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in daily) / (n - 1))
-    half = float(student.ppf(0.975, n - 1)) * deviation * math.sqrt(MONTH_DAYS + MONTH_DAYS**2 / n)
+    half = float(stdtrit(n - 1, 0.975)) * deviation * math.sqrt(MONTH_DAYS + MONTH_DAYS**2 / n)
     return Forecast(max(0.0, MONTH_DAYS * mean - half), MONTH_DAYS * mean, MONTH_DAYS * mean + half, n)
 
 
