@@ -247,6 +247,10 @@ def router(site: Site) -> APIRouter:
 
     register(pages, site, show)
 
+    @pages.get("/chart/models.svg")
+    def scatter(request: Request) -> Response:
+        return site.svg(model(request)[1].scatter, "Cost per 1,000 calls against quality", "models")
+
     @pages.get("/models.csv")
     def as_csv(request: Request) -> Response:
         return csv_response("models", HEADS, model(request)[1].cells())

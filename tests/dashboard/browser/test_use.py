@@ -161,7 +161,7 @@ def test_theme_follows_the_choice(tab: Watched) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 17, 21)"
 
 
-@pytest.mark.parametrize("path", ["/", f"/routes/{seed.DRIFTING}"])
+@pytest.mark.parametrize("path", ["/", f"/routes/{seed.DRIFTING}", "/models"])
 def test_every_chart_can_be_had_as_a_picture(tab: Watched, path: str) -> None:
     page = tab.open(path)
     charts = page.locator(".chart").count()
