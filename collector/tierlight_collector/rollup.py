@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import reduce
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -16,6 +19,7 @@ GROWTH: Final = 1.04
 _LN_GROWTH: Final = math.log(GROWTH)
 
 EMPTY: Final = Rollup()
+_NUMBERS: Final = tuple(each.name for each in fields(Rollup) if each.type == "int")
 
 _K = TypeVar("_K")
 
@@ -90,9 +94,9 @@ class Histogram(Mapping[int, int]):
         self._counts: dict[int, int] | None = None
         self._pairs: NDArray[Any] | None = None
 
-    def joined(self, other: Histogram) -> Histogram:
-        """The histogram of both sets of calls."""
-        return Histogram(*self._sources, *other._sources)
+    def joined(self, *others: Histogram) -> Histogram:
+        """The histogram of all the sets of calls."""
+        return Histogram(*self._sources, *(source for other in others for source in other._sources))
 
     def pairs(self) -> NDArray[Any]:
         """Pairs of (bin, count), in the order of the bins."""
@@ -179,6 +183,32 @@ def add(a: Rollup, b: Rollup) -> Rollup:
         finish_reasons=_add_counts(a.finish_reasons, b.finish_reasons),
         scores=_add_scores(a.scores, b.scores),
     )
+
+
+def total(parts: Sequence[Rollup]) -> Rollup:
+    """The sum of many rollups, whatever their keys; the key is that of the first that has one.
+
+    >>> total([Rollup(calls=1), Rollup(calls=2)]) == add(Rollup(calls=1), Rollup(calls=2)), total([]) == EMPTY
+    (True, True)
+    """
+    if len(parts) < 2:
+        return parts[0] if parts else EMPTY
+    return Rollup(
+        key=next((part.key for part in parts if part.key), ()),
+        **{name: sum(map(attrgetter(name), parts)) for name in _NUMBERS},
+        latency=_all_counts([part.latency for part in parts]),
+        ttft=_all_counts([part.ttft for part in parts]),
+        error_classes=_all_counts([part.error_classes for part in parts]),
+        finish_reasons=_all_counts([part.finish_reasons for part in parts]),
+        scores=reduce(_add_scores, (part.scores for part in parts)),
+    )
+
+
+def _all_counts(counts: Sequence[Mapping[_K, int]]) -> Mapping[_K, int]:
+    first, *others = counts
+    if isinstance(first, Histogram) and all(isinstance(each, Histogram) for each in others):
+        return first.joined(*others)  # type: ignore[arg-type, return-value]  # the keys are bins then
+    return reduce(_add_counts, counts)
 
 
 def _add_counts(a: Mapping[_K, int], b: Mapping[_K, int]) -> Mapping[_K, int]:

@@ -13,12 +13,12 @@ from fastapi.responses import Response
 
 from tierlight.semconv import TIERS
 from tierlight_collector.records import HOUR_NS, CallPage, CallRow, Cursor, Filters, Rollup, TimeRange
-from tierlight_collector.rollup import percentile
+from tierlight_collector.rollup import percentile, total
 from tierlight_collector.stores.protocol import Order
 
 from . import fmt
 from .csvout import Cell, csv_response, json_response
-from .routetable import rate, total
+from .routetable import rate
 from .site import Panel, Site
 from .urlstate import PAGE_ROWS, State
 

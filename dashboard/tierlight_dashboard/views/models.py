@@ -14,14 +14,14 @@ from fastapi.responses import Response
 from tierlight.pricing import PriceRow
 from tierlight_collector.prices import OwnPrice, own_prices
 from tierlight_collector.records import Rollup
-from tierlight_collector.rollup import percentile
+from tierlight_collector.rollup import total
 
 from ..analysis.verdict import Quality, quality_of
 from . import charts, fmt
 from .csvout import Cell, csv_response, json_response
 from .priceform import AMOUNTS, Sent, register
 from .recost import Course
-from .routetable import total
+from .routetable import Figures
 from .shell import Formats
 from .site import Panel, Site
 from .urlstate import PAGE_ROWS, State
@@ -34,7 +34,7 @@ SOON_DAYS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class ModelRow:
+class ModelRow(Figures):
     """One model that was used, with its present price."""
 
     provider: str
@@ -45,18 +45,6 @@ class ModelRow:
     price: PriceRow | None
     retires: date | None
     quality: Quality | None
-
-    @property
-    def cost_nusd(self) -> int | None:
-        return None if self.sums.unpriced == self.sums.calls else self.sums.cost_nusd
-
-    @property
-    def per_1k(self) -> float | None:
-        return fmt.per_thousand(self.cost_nusd, self.sums.calls - self.sums.unpriced)
-
-    @property
-    def p95(self) -> float | None:
-        return percentile(self.sums.latency, 0.95)
 
 
 class Models:
@@ -159,13 +147,13 @@ class Models:
         points = [
             (
                 fmt.visible(r.model, 30),
-                r.per_1k / fmt.NANO,
+                r.per_1k_nusd / fmt.NANO,
                 r.quality.interval.mean,
                 r.sums.calls,
                 f"t-{r.tier or 'none'}",
             )
             for r in self.used.value or []
-            if r.per_1k and r.quality is not None and r.quality.interval.n >= 10
+            if r.per_1k_nusd and r.quality is not None and r.quality.interval.n >= 10
         ]
         return charts.scatter(
             points,
@@ -180,12 +168,12 @@ class Models:
         return [
             (
                 fmt.visible(r.model, 60),
-                self.f.money(r.per_1k),
+                self.f.money(r.per_1k_nusd),
                 fmt.percent(r.quality.interval.mean),
                 fmt.exact(r.sums.calls),
             )
             for r in self.used.value or []
-            if r.per_1k and r.quality is not None and r.quality.interval.n >= 10
+            if r.per_1k_nusd and r.quality is not None and r.quality.interval.n >= 10
         ]
 
     # ---- the whole book ----------------------------------------------------------------------------------

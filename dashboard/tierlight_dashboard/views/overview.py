@@ -10,13 +10,13 @@ from fastapi.responses import Response
 
 from tierlight_collector.decisions import Alert, Recommendation
 from tierlight_collector.records import Rollup
-from tierlight_collector.rollup import percentile
+from tierlight_collector.rollup import percentile, total
 
 from ..analysis.spend import Forecast, forecast
 from . import charts, fmt, markers
 from .baseline import Saved, saved
 from .buckets import Buckets, buckets
-from .routetable import RouteRow, daily_costs, rate, route_rows, total
+from .routetable import RouteRow, daily_costs, rate, route_rows
 from .shell import Formats
 from .site import Panel, Site
 from .urlstate import State

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 
 from tierlight_collector.decisions import Experiment, Recommendation
 from tierlight_collector.records import CallRow
+from tierlight_collector.rollup import total
 from tierlight_collector.stores.protocol import Order
 
 from ..analysis.split import Split, split_of
@@ -16,7 +17,6 @@ from ..analysis.verdict import compared, quality_of
 from . import fmt
 from .csvout import csv_response
 from .routecharts import CHARTS, Drawn, RouteCharts
-from .routetable import total
 from .site import Panel, Site
 
 MOST_SORTED = 1_000

@@ -14,7 +14,7 @@ from fastapi import HTTPException
 
 from tierlight_collector.decisions import Alert, Recommendation
 from tierlight_collector.records import HOUR_NS, Filters, Rollup
-from tierlight_collector.rollup import percentile
+from tierlight_collector.rollup import percentile, total
 
 from ..analysis.usual import usual_range
 from ..analysis.verdict import quality_of
@@ -22,7 +22,7 @@ from . import charts, fmt, markers, rowcharts
 from .buckets import Buckets, buckets
 from .csvout import Cell
 from .routesample import RouteSample
-from .routetable import RouteRow, rate, route_rows, total
+from .routetable import RouteRow, rate, route_rows
 from .shell import Formats
 from .site import Panel, Site
 from .urlstate import State

@@ -11,12 +11,12 @@ from fastapi.responses import Response
 
 from tierlight.semconv import TIERS
 from tierlight_collector.records import Rollup
+from tierlight_collector.rollup import total
 
-from ..analysis.verdict import Verdict
 from . import charts, fmt
 from .buckets import Buckets, buckets
 from .csvout import Cell, csv_response, json_response
-from .routetable import RouteRow, daily_costs, route_rows, sorted_rows, total
+from .routetable import Figures, RouteRow, daily_costs, deltas, route_rows, sorted_rows
 from .site import Panel, Site
 from .urlstate import PAGE_ROWS, State
 
@@ -51,7 +51,7 @@ HEADS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Group(Figures):
     """Routes of one prefix (or all) with their sum; `rows` are those of this page, `routes` counts all of them."""
 
     prefix: str
@@ -61,9 +61,8 @@ class Group:
     before: Rollup | None = None
 
     @property
-    def as_row(self) -> RouteRow:
-        """The sums in the shape of a row, for its figures."""
-        return RouteRow(self.prefix, self.sums, (), None, None, Verdict("ok", "keep", ""), self.before)
+    def deltas(self) -> dict[str, str]:
+        return deltas(self.sums, self.before)
 
 
 class Routes:

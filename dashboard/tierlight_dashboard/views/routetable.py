@@ -8,7 +8,7 @@ from datetime import datetime
 
 from tierlight_collector.decisions import Alert, Recommendation
 from tierlight_collector.records import Rollup
-from tierlight_collector.rollup import EMPTY, add, percentile
+from tierlight_collector.rollup import percentile, total
 
 from ..analysis.preferences import Preferences
 from ..analysis.verdict import Quality, Verdict, compared, quality_of, verdict
@@ -19,21 +19,11 @@ DELTAS = ("calls", "cost", "per1k", "p50", "p95", "ttft", "errors", "fallback", 
 STATUS_ORDER = {"alert": 0, "saving": 1, "needs_data": 2, "no_signal": 3, "ok": 4}
 
 
-@dataclass(frozen=True, slots=True)
-class RouteRow:
-    """The facts of one route in a window; rates 0..1, times in ms, unknown is None."""
+class Figures:
+    """What the sums of a set of calls say of it."""
 
-    route: str
+    __slots__ = ()
     sums: Rollup
-    models: tuple[tuple[str, str, float], ...]  # (model, tier, share of calls), most used first
-    quality: Quality | None
-    floor: float | None
-    verdict: Verdict
-    before: Rollup | None = None
-
-    @property
-    def deltas(self) -> dict[str, str]:
-        return deltas(self.sums, self.before, self.quality.score if self.quality else "")
 
     @property
     def calls(self) -> int:
@@ -72,6 +62,30 @@ class RouteRow:
         return rate(self.sums.escalations, self.sums.calls)
 
 
+@dataclass(frozen=True, slots=True)
+class Counted(Figures):
+    """The figures of any sums."""
+
+    sums: Rollup
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRow(Figures):
+    """The facts of one route in a window; rates 0..1, times in ms, unknown is None."""
+
+    route: str
+    sums: Rollup
+    models: tuple[tuple[str, str, float], ...]  # (model, tier, share of calls), most used first
+    quality: Quality | None
+    floor: float | None
+    verdict: Verdict
+    before: Rollup | None = None
+
+    @property
+    def deltas(self) -> dict[str, str]:
+        return deltas(self.sums, self.before, self.quality.score if self.quality else "")
+
+
 def deltas(now: Rollup, before: Rollup | None, preferred_score: str = "") -> dict[str, str]:
     """How the figures of a set of calls moved against the period before, by column; "" where nothing compares or moved.
 
@@ -79,21 +93,17 @@ def deltas(now: Rollup, before: Rollup | None, preferred_score: str = "") -> dic
     """
     if before is None or not before.calls:
         return dict.fromkeys(DELTAS, "")
+    a, b = Counted(now), Counted(before)
     found = {
-        "calls": fmt.change(now.calls, before.calls),
-        "cost": fmt.change(_known_cost(now), _known_cost(before)),
-        "per1k": fmt.change(_per_1k(now), _per_1k(before)),
-        "p50": fmt.change(percentile(now.latency, 0.5), percentile(before.latency, 0.5)),
-        "p95": fmt.change(percentile(now.latency, 0.95), percentile(before.latency, 0.95)),
-        "ttft": fmt.change(percentile(now.ttft, 0.5), percentile(before.ttft, 0.5)),
-        **{
-            name: fmt.points(None if a is None or b is None else a - b)
-            for name, a, b in (
-                ("errors", rate(now.errors, now.calls), rate(before.errors, before.calls)),
-                ("fallback", rate(now.fallbacks, now.calls), rate(before.fallbacks, before.calls)),
-                ("escalation", rate(now.escalations, now.calls), rate(before.escalations, before.calls)),
-            )
-        },
+        "calls": fmt.change(a.calls, b.calls),
+        "cost": fmt.change(a.cost_nusd, b.cost_nusd),
+        "per1k": fmt.change(a.per_1k_nusd, b.per_1k_nusd),
+        "p50": fmt.change(a.p50, b.p50),
+        "p95": fmt.change(a.p95, b.p95),
+        "ttft": fmt.change(a.ttft, b.ttft),
+        "errors": _points(a.error_rate, b.error_rate),
+        "fallback": _points(a.fallback_rate, b.fallback_rate),
+        "escalation": _points(a.escalation_rate, b.escalation_rate),
     }
     quality = quality_of(now, preferred_score)
     earlier = quality_of(before, quality.score if quality else "")
@@ -104,25 +114,13 @@ def deltas(now: Rollup, before: Rollup | None, preferred_score: str = "") -> dic
     return {name: "" if (text := found.get(name, "")) in silent else text for name in DELTAS}
 
 
-def _known_cost(sums: Rollup) -> int | None:
-    return None if sums.unpriced == sums.calls else sums.cost_nusd
-
-
-def _per_1k(sums: Rollup) -> float | None:
-    return per_thousand(_known_cost(sums), sums.calls - sums.unpriced)
+def _points(now: float | None, before: float | None) -> str:
+    return fmt.points(None if now is None or before is None else now - before)
 
 
 def rate(part: int, whole: int) -> float | None:
     """A share of calls; unknown where there were none."""
     return part / whole if whole else None
-
-
-def total(parts: Sequence[Rollup]) -> Rollup:
-    """The sum of rollups, whatever their keys."""
-    result = EMPTY
-    for part in parts:
-        result = add(result, part)
-    return result
 
 
 def by_route(parts: Sequence[Rollup]) -> dict[str, list[Rollup]]:
