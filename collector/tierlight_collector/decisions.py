@@ -108,6 +108,7 @@ class Recommendation:
     created_ns: int = 0
     updated_ns: int = 0
     dismissed_reason: str = ""
+    dismissed_until_ns: int | None = None  # then it is judged anew; None = for good
     project: str = "default"
 
 

@@ -84,7 +84,7 @@ class Advisor:
             for fact in facts
             for verdict in recommend(fact, judged, advice_settings(settings, fact.route), now_ns)
         )
-        return _keep_decided(store, verdicts, experiments)
+        return _keep_decided(store, verdicts, experiments, now_ns)
 
     def settle(self, store: Store, now_ns: int) -> tuple[Turn, WatchCommit] | None:
         """What ends by itself now, with its experiment, recommendation and policy in one commit; None mostly.
@@ -276,7 +276,7 @@ def _cause(alert: Alert) -> str:
 
 
 def _keep_decided(
-    store: Store, verdicts: Sequence[Recommendation], experiments: Sequence[Experiment]
+    store: Store, verdicts: Sequence[Recommendation], experiments: Sequence[Experiment], now_ns: int
 ) -> tuple[Recommendation, ...]:
     """What was decided outlives the next tick; a proposal that is being tried is collecting.
 
@@ -290,9 +290,13 @@ def _keep_decided(
         row = stored.get(key)
         if row is not None and row.state in ("shipped", "kept", "rolled_back"):
             kept[key] = row
-        elif row is not None and row.state == "dismissed":
+        elif row is not None and row.state == "dismissed" and now_ns < (row.dismissed_until_ns or now_ns + 1):
             kept[key] = replace(
-                verdict, state=row.state, dismissed_reason=row.dismissed_reason, created_ns=row.created_ns
+                verdict,
+                state=row.state,
+                dismissed_reason=row.dismissed_reason,
+                dismissed_until_ns=row.dismissed_until_ns,
+                created_ns=row.created_ns,
             )
         elif verdict.state == "proposed" and key in tried:
             kept[key] = replace(verdict, state="collecting")

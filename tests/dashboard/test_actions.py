@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dashboard import seed
+from tierlight_dashboard.advice import _keep_decided
 from tierlight_dashboard.app import create_inner
 from tierlight_dashboard.views.site import DashboardSettings
 
@@ -142,6 +144,27 @@ def test_a_dismissal_needs_its_reason(desk: Browser) -> None:
     assert desk.post("/recommendations/act", id=str(ready), do="dismiss", note=" ").status_code == 422
     desk.post("/recommendations/act", id=str(ready), do="dismiss", note="contract until March")
     assert "contract until March" in desk.text("/routes/answer_customer")
+
+
+def test_a_recommendation_is_snoozed_until_a_day(desk: Browser) -> None:
+    ready = of_route(desk, "answer_customer", "ready")
+    assert (
+        desk.post("/recommendations/act", id=str(ready), do="dismiss", note="x", days="1e9").status_code
+        == 422
+    )
+    desk.post("/recommendations/act", id=str(ready), do="dismiss", note="freeze", days="30")
+    row = desk.store.recommendation(ready)
+    assert row is not None
+    assert (row.state, row.dismissed_until_ns) == ("dismissed", seed.NOW_NS + 30 * seed.DAY_NS)
+    assert "Dismissed until 24 Dec" in desk.text("/routes/answer_customer")
+    fresh = replace(row, state="ready", dismissed_reason="", dismissed_until_ns=None)
+    for later, state in ((29, "dismissed"), (31, "ready")):
+        (kept,) = _keep_decided(desk.store, [fresh], [], seed.NOW_NS + later * seed.DAY_NS)
+        assert kept.state == state
+    desk.post("/recommendations/act", id=str(ready), do="restore")
+    back = desk.store.recommendation(ready)
+    assert back is not None
+    assert back.dismissed_until_ns is None
 
 
 def test_an_experiment_is_started_from_a_proposal_and_stopped(desk: Browser) -> None:

@@ -30,7 +30,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     settings = ServeSettings(
         f"sqlite:///{tmp_path / 's.db'}", http_port=0, grpc_port=None, port=0, watch_every_s=0, clock=lambda: seed.NOW_NS,
         retention=Retention(contents_days=9), fixed_days=("contents_days",), redaction=Redaction([("ticket", "TCK-[0-9]{6}")]),
-        notifications=Notifications((Webhook("https://hooks.example/SECRET", secret="s3cret"),)),
+        notifications=Notifications((Webhook("https://hooks.example/SECRET", secret="s3cret", resolver=lambda host, port: ["10.0.0.1"]),)),
         targets=(ForwardTarget("tempo", "http://127.0.0.1:9/x", headers={"authorization": "Bearer s3cret"}),),
     )  # fmt: skip
     with serving_in_thread(settings) as running:
@@ -92,6 +92,14 @@ def test_no_secret_is_on_the_page_and_all_sections_are(visitor: Visitor) -> None
         "Tokens",
     ):
         assert words in page
+
+
+def test_the_test_button_sends_and_the_log_says_what_came_of_it(visitor: Visitor) -> None:
+    assert visitor.post("/settings/test").status_code == 303
+    log = visitor.client.get("/alerts/rules").text
+    assert "not told" in log
+    assert "[tierlight test] notifications work" in log
+    assert "SECRET" not in log
 
 
 def test_an_export_is_paused_and_tried_again(visitor: Visitor) -> None:

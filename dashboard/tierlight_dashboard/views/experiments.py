@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from starlette.datastructures import FormData
 
 from tierlight_collector.decisions import Experiment, Recommendation, RecommendationState
-from tierlight_collector.records import Rollup
+from tierlight_collector.records import HOUR_NS, Rollup
 
 from ..analysis.verdict import Quality, quality_of
 from .revisions import SHOWN, Row, follow, rows
@@ -194,8 +194,15 @@ def decide(site: Site, form: FormData) -> str:
     reason = str(form.get("note", "")).strip()[:200]
     if what == "dismiss" and not reason:
         raise HTTPException(422, "Say why, so that the next reader knows.")
+    days = str(form.get("days", "0")) if what == "dismiss" else "0"
+    if days not in ("0", "7", "30", "90"):
+        raise HTTPException(422, "Expected 7, 30 or 90 days, or 0 for good.")
     changed = replace(
-        r, state=after, dismissed_reason=reason if what == "dismiss" else "", updated_ns=site.now_ns
+        r,
+        state=after,
+        dismissed_reason=reason if what == "dismiss" else "",
+        dismissed_until_ns=site.now_ns + int(days) * 24 * HOUR_NS if days != "0" else None,
+        updated_ns=site.now_ns,
     )
     site.store.update_recommendation(changed, WHO)
     if what in ("ship", "unship"):
