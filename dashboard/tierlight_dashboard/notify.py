@@ -337,14 +337,12 @@ class Notifier:
             self._note(now_ns, channel, message, key, str(error))
             return False
         except (OSError, httpx.HTTPError, smtplib.SMTPException) as error:
-            logger.warning(
-                "%s was not told of %s, trying again: %s", channel.name, message.path, type(error).__name__
-            )
             reason = str(error) if isinstance(error, NotAccepted) else type(error).__name__
+            logger.warning("%s was not told of %s: %s", channel.name, message.path, reason)
             self._note(now_ns, channel, message, key, reason)
             is_test = message.body.get("event") == "test"
             if not is_test and message not in self._waiting and len(self._waiting) < 100:
-                self._waiting.append(message)
+                self._waiting.append(message)  # for the next tick
             return False
         self._told[key] = None
         self._failed.discard(key)
