@@ -157,10 +157,13 @@ def _raw_scores(
         f" FROM (SELECT seq, kind_id FROM calls WHERE {_COUNTED}) c CROSS JOIN scores s ON s.call_seq = c.seq"
         " WHERE s.value IS NOT NULL GROUP BY 1"
     )
-    calls = connection.execute(f"SELECT +c.kind_id, count(DISTINCT c.seq){scored}", within).fetchall()
     values = connection.execute(
         f"SELECT +c.kind_id, s.signal_id, count(*), sum(s.value), sum(s.value * s.value){scored}, 2", within
     ).fetchall()
+    if len({signal_id for _, signal_id, *_ in values}) < 2:
+        calls = [(kind_id, n) for kind_id, _, n, *_ in values]  # a call has one score of each signal
+    else:
+        calls = connection.execute(f"SELECT +c.kind_id, count(DISTINCT c.seq){scored}", within).fetchall()
     return (
         [(row_of_kind[kind_id], n) for kind_id, n in calls],
         [(row_of_kind[kind_id], *rest) for kind_id, *rest in values],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from tierlight.pricing import Cost, Usage
 from tierlight_collector.records import Rollup
@@ -38,15 +39,16 @@ def saved(site: Site, parts: Sequence[Rollup], at_ns: int) -> Saved | None:
         return None
     provider, model = found
 
+    @cache
+    def cost_of(input_tokens: int, cached: int, output_tokens: int) -> Cost | None:
+        usage = Usage(input_tokens=input_tokens, cached_input_tokens=cached, output_tokens=output_tokens)
+        cost = site.book.price(usage, provider, model, at_ns)
+        return cost if isinstance(cost, Cost) else None
+
     def against(output_ratio: float) -> Realised | None:
-        def price(input_tokens: float, cached: float, output_tokens: float) -> float | None:
-            usage = Usage(
-                input_tokens=round(input_tokens),
-                cached_input_tokens=round(cached),
-                output_tokens=round(output_tokens * output_ratio),
-            )
-            cost = site.book.price(usage, provider, model, at_ns)
-            return float(cost.nusd) if isinstance(cost, Cost) else None
+        def price(*tokens: float) -> float | None:
+            cost = cost_of(*map(round, tokens))
+            return None if cost is None else cost.nusd + cost.output_nusd * (output_ratio - 1)
 
         return realised(((part.key[3], part) for part in parts), model, price)
 
