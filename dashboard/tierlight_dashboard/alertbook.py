@@ -20,7 +20,7 @@ from .analysis.attribution import LONGEST_WINDOW, Ringing
 from .analysis.causes import Context, cause_term
 from .analysis.drift import lane_evidence, worse_of
 from .analysis.incidents import as_rang, incident_of, joined, stream_of, test_of
-from .analysis.monitor import Event, Rang, Resolved
+from .analysis.moving import Event, Rang, Resolved
 from .analysis.standing import RECOVERING_AT
 from .analysis.streams import Detector, Stream, StreamKey
 

@@ -9,7 +9,8 @@ from math import nan
 import numpy as np
 import pytest
 
-from tierlight_dashboard.analysis.monitor import Rang, Resolved, observe
+from tierlight_dashboard.analysis.monitor import observe
+from tierlight_dashboard.analysis.moving import Rang, Resolved
 from tierlight_dashboard.analysis.reference import Learning
 from tierlight_dashboard.analysis.signals import Observation
 from tierlight_dashboard.analysis.standing import standings

@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from analysis.azure import alerts_of, hour_of
 from tierlight_dashboard.analysis import drift, windows
 from tierlight_dashboard.analysis.drift import Floats, stakes
-from tierlight_dashboard.analysis.monitor import Rang, Resolved, observe
+from tierlight_dashboard.analysis.monitor import observe
+from tierlight_dashboard.analysis.moving import Rang, Resolved
 from tierlight_dashboard.analysis.reference import Learning
 from tierlight_dashboard.analysis.signals import Observation
 from tierlight_dashboard.analysis.streams import Policy

@@ -24,7 +24,7 @@ from .attribution import (
 )
 from .causes import Context, budget_term, cause_of, terms_of
 from .drift import Floats, Severity, mean_interval, severity
-from .monitor import Rang
+from .moving import Rang
 from .sentences import Effect, Unit, clock, sentence
 from .signals import ERROR_CLASSES, FROZEN, NO_ERROR, Signal
 from .state import stream_name

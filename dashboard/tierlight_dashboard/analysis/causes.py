@@ -11,7 +11,7 @@ from tierlight_collector.records import CallRow
 
 from .attribution import CostPart, Ringing, Term, moved_facts, quality_terms, split_cost, verdict
 from .drift import Floats
-from .monitor import Rang
+from .moving import Rang
 from .signals import Signal
 from .streams import Detector, Stream
 from .wording import money, percent, points

@@ -10,7 +10,7 @@ from typing import Any
 from tierlight_collector.decisions import Alert
 
 from .drift import worse_of
-from .monitor import Rang
+from .moving import Rang
 from .streams import Detector, Stream, StreamKey
 
 
