@@ -20,6 +20,7 @@ _LN_GROWTH: Final = math.log(GROWTH)
 
 EMPTY: Final = Rollup()
 _NUMBERS: Final = tuple(each.name for each in fields(Rollup) if each.type == "int")
+_numbers_of: Final = attrgetter(*_NUMBERS)
 
 _K = TypeVar("_K")
 
@@ -195,7 +196,7 @@ def total(parts: Sequence[Rollup]) -> Rollup:
         return parts[0] if parts else EMPTY
     return Rollup(
         key=next((part.key for part in parts if part.key), ()),
-        **{name: sum(map(attrgetter(name), parts)) for name in _NUMBERS},
+        **dict(zip(_NUMBERS, map(sum, zip(*map(_numbers_of, parts), strict=True)), strict=True)),
         latency=_all_counts([part.latency for part in parts]),
         ttft=_all_counts([part.ttft for part in parts]),
         error_classes=_all_counts([part.error_classes for part in parts]),

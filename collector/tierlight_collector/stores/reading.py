@@ -59,15 +59,15 @@ def series_of(
     connection: sqlite3.Connection, dictionary: Dictionary, where: Filters
 ) -> dict[int, tuple[str, ...]]:
     """The series that the filters mean."""
-    wanted = [
-        (index, set(getattr(where, name))) for index, name in enumerate(SERIES_FIELDS) if name != "project"
-    ]
-    wanted = [(index, names) for index, names in wanted if names]
-    return {
+    found = {
         series_id: values
         for series_id, values in dictionary.series(connection).items()
-        if values[0] == where.project and all(values[index] in names for index, names in wanted)
+        if values[0] == where.project
     }
+    for index, name in enumerate(SERIES_FIELDS):
+        if name != "project" and (names := set(getattr(where, name))):
+            found = {series_id: values for series_id, values in found.items() if values[index] in names}
+    return found
 
 
 def kinds_of(connection: sqlite3.Connection, dictionary: Dictionary, where: Filters) -> list[int]:

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from ..records import (
     StoreHealth,
     TimeRange,
 )
-from . import migrations, reading, renormalising, repricing, sums
+from . import migrations, reading, renormalising, repricing, stretches, sums
 from .backup import back_up
 from .decisions import Decisions
 from .files import DirectoryLock, ReaderPool, connect_reader, connect_writer
@@ -198,6 +198,24 @@ class SqliteStore(Decisions, OutboxTables):
     def _sums(
         self, cuts: Sequence[tuple[int, int, Any]], group_by: tuple[Dim, ...], where: Filters
     ) -> list[tuple[Any, Rollup]]:
+        with self._parts(cuts, group_by, where) as (connection, parts, keys):
+            found = [
+                (cuts[cut][2], rollup)
+                for cut, rollup in stretches.answer(
+                    parts,
+                    [start_ns for start_ns, *_ in cuts],
+                    keys,
+                    self._sums_memory.words,
+                    self._dictionary.signals(connection),
+                )
+            ]
+        return sorted(found, key=lambda each: (each[0] or _BEFORE_ALL, each[1].key))
+
+    @contextmanager
+    def _parts(
+        self, cuts: Sequence[tuple[int, int, Any]], group_by: tuple[Dim, ...], where: Filters
+    ) -> Iterator[tuple[sqlite3.Connection, list[stretches.Stretch], dict[int, tuple[str, ...]]]]:
+        """What the sums of the cuts are made of, and the key of every series that is meant, in one snapshot."""
         at = [SERIES_FIELDS.index(dim) for dim in group_by]
         before = self._readers.version()
         with self._read() as connection:
@@ -205,8 +223,11 @@ class SqliteStore(Decisions, OutboxTables):
             # The snapshot is taken by now: it has this version if nobody committed while it was.
             version = before if self._readers.version() == before else None
             keys = {series_id: tuple(values[i] for i in at) for series_id, values in chosen.items()}
-            found = sums.sum_range(connection, self._dictionary, self._sums_memory, version, cuts, keys)
-        return sorted(found, key=lambda each: (each[0] or _BEFORE_ALL, each[1].key))
+            yield (
+                connection,
+                sums.parts_of(connection, self._dictionary, self._sums_memory, version, cuts, keys),
+                keys,
+            )
 
     # ---- out --------------------------------------------------------------------------------------------
 
@@ -240,11 +261,9 @@ class SqliteStore(Decisions, OutboxTables):
 
     def routes(self, project: str = "default") -> list[RouteInfo]:
         """Every route of production calls that was ever seen, the busiest first."""
-        counts = {
-            rollup.key[0]: rollup.calls
-            for rollup in self.rollups(TimeRange(0, 2**63 - 1), ("route",), Filters(project=project))
-        }
-        with self._read() as connection:
+        ever = [(0, 2**63 - 1, None)]
+        with self._parts(ever, ("route",), Filters(project=project)) as (connection, parts, keys):
+            counts = {key[0]: n for _, key, n in stretches.numbers(parts, [0], keys, "calls")}
             ends = reading.route_ends(connection, self._dictionary, project)
         found = [
             RouteInfo(route, first_ns, last_ns, counts.get(route, 0), tier)

@@ -274,6 +274,53 @@ class Words:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Grouped:
+    """Rows of parts by the place they belong to, which is cut * len(keys) + key; -1 for rows that are not meant."""
+
+    parts: Sequence[Stretch]
+    keys: Sequence[tuple[str, ...]]
+    places: list[int]  # of each group, in rising order
+    group: Group  # of each row of all parts, in their order
+
+    @property
+    def sums(self) -> list[list[int]]:
+        """The sums of each group, in the order of SUMS."""
+        found: list[list[int]] = _added(
+            np.concatenate([part.sums for part in self.parts]), self.group
+        ).tolist()
+        return found
+
+
+def _grouped(
+    parts: Sequence[Stretch], starts: Sequence[int], series: Mapping[int, tuple[str, ...]]
+) -> _Grouped | None:
+    parts = [part for part in parts if len(part.series)]
+    if not parts or not series:
+        return None
+    keys = list(dict.fromkeys(series.values()))
+    number_of = {key: number for number, key in enumerate(keys)}
+    key_of = np.full(max(max(series), *(int(part.series.max()) for part in parts)) + 1, -1, np.int64)
+    key_of[list(series)] = [number_of[key] for key in series.values()]
+    edges = np.array(starts, np.int64)
+    key_at = key_of[np.concatenate([part.series for part in parts])]
+    cut_at = np.searchsorted(edges, np.concatenate([part.at_ns for part in parts]), "right") - 1
+    present, where = np.unique(np.where(key_at >= 0, cut_at * len(keys) + key_at, -1), return_inverse=True)
+    left_out = int(len(present) > 0 and present[0] < 0)
+    return _Grouped(parts, keys, present[left_out:].tolist(), where.astype(np.int64) - left_out)
+
+
+def numbers(
+    parts: Sequence[Stretch], starts: Sequence[int], series: Mapping[int, tuple[str, ...]], name: str
+) -> Iterator[tuple[int, tuple[str, ...], int]]:
+    """One of SUMS by cut and key, as `answer` gives it, for who asks for nothing else."""
+    grouped, at = _grouped(parts, starts, series), SUMS.index(name)
+    if grouped is not None:
+        for place, row in zip(grouped.places, grouped.sums, strict=True):
+            cut, key = divmod(place, len(grouped.keys))
+            yield cut, grouped.keys[key], row[at]
+
+
 def answer(
     parts: Sequence[Stretch],
     starts: Sequence[int],
@@ -285,20 +332,10 @@ def answer(
 
     Rows of a series without a key are left out.
     """
-    parts = [part for part in parts if len(part.series)]
-    if not parts or not series:
+    grouped = _grouped(parts, starts, series)
+    if grouped is None:
         return
-    keys = list(dict.fromkeys(series.values()))
-    number_of = {key: number for number, key in enumerate(keys)}
-    key_of = np.full(max(max(series), *(int(part.series.max()) for part in parts)) + 1, -1, np.int64)
-    key_of[list(series)] = [number_of[key] for key in series.values()]
-    edges = np.array(starts, np.int64)
-    key_at = key_of[np.concatenate([part.series for part in parts])]
-    cut_at = np.searchsorted(edges, np.concatenate([part.at_ns for part in parts]), "right") - 1
-    present, where = np.unique(np.where(key_at >= 0, cut_at * len(keys) + key_at, -1), return_inverse=True)
-    left_out = int(len(present) > 0 and present[0] < 0)
-    present, group = present[left_out:], where.astype(np.int64) - left_out
-    n = len(present)
+    parts, keys, group, n = grouped.parts, grouped.keys, grouped.group, len(grouped.places)
     firsts = np.cumsum([0, *(len(part.series) for part in parts)]).tolist()
     groups = [group[a:b] for a, b in pairwise(firsts)]
     latency = _Histograms([(part.latency, own) for part, own in zip(parts, groups, strict=True)], n)
@@ -311,17 +348,17 @@ def answer(
     for at, item, count, sums in _all([part.scores for part in parts], firsts[:-1]).grouped(group).entries():
         scores.setdefault(at, {})[signals[item]] = ScoreSums(count, *sums)
     nothing: dict[Any, Any] = {}
-    added = _added(np.concatenate([part.sums for part in parts]), group).tolist()
-    for at, (place, row) in enumerate(zip(present.tolist(), added, strict=True)):
+    for at, (place, row) in enumerate(zip(grouped.places, grouped.sums, strict=True)):
+        cut, key = divmod(place, len(keys))
         yield (
-            place // len(keys),
+            cut,
             Rollup(
-                keys[place % len(keys)],
-                **dict(zip(SUMS, row, strict=True)),
-                latency=Histogram(partial(latency.of, at)),
-                ttft=Histogram(partial(ttft.of, at)),
-                error_classes=counts[0].get(at, nothing),
-                finish_reasons=counts[1].get(at, nothing),
-                scores=scores.get(at, nothing),
+                keys[key],
+                *row,  # type: ignore[call-arg, arg-type]  # by position, which is quick: SUMS are its fields in order
+                Histogram(partial(latency.of, at)),
+                Histogram(partial(ttft.of, at)),
+                counts[0].get(at, nothing),
+                counts[1].get(at, nothing),
+                scores.get(at, nothing),
             ),
         )

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from ..records import HOUR_NS, Rollup
+from ..records import HOUR_NS
 from . import stretches
 from .intern import Dictionary
 from .stretches import SUMS, Spread, Stretch, Tally, Words
@@ -427,17 +427,17 @@ class _Reading:
         return read_kept(self._connection, self._memory.words, piece.tier, first, end, series)
 
 
-def sum_range(
+def parts_of(
     connection: sqlite3.Connection,
     dictionary: Dictionary,
     memory: SumsMemory,
     version: int | None,
     cuts: Sequence[tuple[int, int, Any]],
-    series: Mapping[int, tuple[str, ...]],
-) -> list[tuple[Any, Rollup]]:
-    """Rollups of ranges (start_ns, end_ns, label), in rising order, by label and by the key of each series.
+    series: Collection[int],
+) -> list[Stretch]:
+    """What the sums of ranges (start_ns, end_ns, _), in rising order, are made of; `stretches` adds it up.
 
-    `series` gives the key of every series that is meant; `version` names the snapshot where its name is known.
+    All of the `series` are in it, and perhaps others. `version` names the snapshot where its name is known.
     """
     # Nothing lies outside what the store holds: years before the first call are not cut into hours.
     oldest, newest = extent(connection)
@@ -460,13 +460,7 @@ def sum_range(
                 runs[-1] = Piece(piece.tier, runs[-1].start_ns, piece.end_ns)
             else:
                 runs.append(piece)
-    found += [reading.kept(run, series) for run in runs]
-    signals = dictionary.signals(connection)
-    starts = [start_ns for start_ns, _, _ in cuts]
-    return [
-        (cuts[cut][2], rollup)
-        for cut, rollup in stretches.answer(found, starts, series, memory.words, signals)
-    ]
+    return found + [reading.kept(run, series) for run in runs]
 
 
 def extent(connection: sqlite3.Connection) -> tuple[int | None, int | None]:

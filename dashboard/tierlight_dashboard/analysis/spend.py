@@ -65,31 +65,47 @@ class Realised:
         return self.saved_nusd / self.baseline_nusd if self.baseline_nusd > 0 else None
 
 
-# Nano-dollars of one call of (input, cached input, output) tokens on the baseline, None where it has no price.
-PriceOfCall = Callable[[float, float, float], float | None]
+# Nano-dollars of one call of (input, cached input, output) tokens on the baseline, and of its output alone; None where
+# it has no price.
+PriceOfCall = Callable[[float, float, float], tuple[float, float] | None]
 
 
-def realised(uses: Iterable[tuple[str, Rollup]], baseline: str, price: PriceOfCall) -> Realised | None:
-    """Compare each (tier, sums of one model on one route) with its own tokens on the baseline; None when nothing compares.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Calls that can be compared with the baseline: (calls, what a mean one costs there, its output alone)."""
 
-    The baseline is priced at the mean call of each group, so that a price step for long prompts is met only where
-    the calls meet it. A call without tokens (a failure, mostly) has no cost on either side. A group with calls that
-    have tokens but no price is left out whole: its sum of cost does not belong to its sum of tokens.
-    """
-    actual = other = calls = left_out = 0
-    for tier, sums in uses:
-        known = sums.calls - sums.tokens_unknown
-        usable = known > 0 and sums.unpriced <= sums.tokens_unknown and tier not in NOT_COMPARABLE
-        one = (
-            price(sums.input_tokens / known, sums.cached_input_tokens / known, sums.output_tokens / known)
-            if usable
-            else None
-        )
-        if one is None:
-            left_out += sums.calls
-            continue
-        actual += sums.cost_nusd
-        other += round(one * known)
-        calls += known
-        left_out += sums.tokens_unknown
-    return Realised(baseline, actual, other, calls, left_out) if calls else None
+    groups: Sequence[tuple[int, float, float]]
+    actual_nusd: int
+    left_out: int
+
+    @classmethod
+    def of(cls, uses: Iterable[tuple[str, Rollup]], price: PriceOfCall) -> Comparison:
+        """Of (tier, sums of one model on one route).
+
+        The baseline is priced at the mean call of each group, so that a price step for long prompts is met only where
+        the calls meet it. A call without tokens (a failure, mostly) has no cost on either side. A group with calls
+        that have tokens but no price is left out whole: its sum of cost does not belong to its sum of tokens.
+        """
+        groups = []
+        actual = left_out = 0
+        for tier, sums in uses:
+            known = sums.calls - sums.tokens_unknown
+            usable = known > 0 and sums.unpriced <= sums.tokens_unknown and tier not in NOT_COMPARABLE
+            one = (
+                price(sums.input_tokens / known, sums.cached_input_tokens / known, sums.output_tokens / known)
+                if usable
+                else None
+            )
+            if one is None:
+                left_out += sums.calls
+                continue
+            groups.append((known, *one))
+            actual += sums.cost_nusd
+            left_out += sums.tokens_unknown
+        return cls(groups, actual, left_out)
+
+    def realised(self, baseline: str, output_ratio: float = 1.0) -> Realised | None:
+        """Against a baseline that writes so many times the output; None when nothing compares."""
+        other = sum(round((one + output * (output_ratio - 1)) * n) for n, one, output in self.groups)
+        calls = sum(n for n, *_ in self.groups)
+        return Realised(baseline, self.actual_nusd, other, calls, self.left_out) if calls else None

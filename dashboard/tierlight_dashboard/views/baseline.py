@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from tierlight.pricing import Cost, Usage
 from tierlight_collector.records import Rollup
 
 from ..analysis.recommend import OUTPUT_RATIO_HIGH, OUTPUT_RATIO_LOW
-from ..analysis.spend import Realised, realised
+from ..analysis.spend import Comparison, Realised
 from ..analysis.whatif import baseline
 from .site import Site
 
@@ -39,20 +38,16 @@ def saved(site: Site, parts: Sequence[Rollup], at_ns: int) -> Saved | None:
         return None
     provider, model = found
 
-    @cache
-    def cost_of(input_tokens: int, cached: int, output_tokens: int) -> Cost | None:
+    def price(*tokens: float) -> tuple[float, float] | None:
+        input_tokens, cached, output_tokens = map(round, tokens)
         usage = Usage(input_tokens=input_tokens, cached_input_tokens=cached, output_tokens=output_tokens)
         cost = site.book.price(usage, provider, model, at_ns)
-        return cost if isinstance(cost, Cost) else None
+        return (cost.nusd, cost.output_nusd) if isinstance(cost, Cost) else None
 
-    def against(output_ratio: float) -> Realised | None:
-        def price(*tokens: float) -> float | None:
-            cost = cost_of(*map(round, tokens))
-            return None if cost is None else cost.nusd + cost.output_nusd * (output_ratio - 1)
-
-        return realised(((part.key[3], part) for part in parts), model, price)
-
-    likely, low, high = (against(ratio) for ratio in (1.0, OUTPUT_RATIO_LOW, OUTPUT_RATIO_HIGH))
+    against = Comparison.of(((part.key[3], part) for part in parts), price)
+    likely, low, high = (
+        against.realised(model, ratio) for ratio in (1.0, OUTPUT_RATIO_LOW, OUTPUT_RATIO_HIGH)
+    )
     if likely is None or low is None or high is None:
         return None
     return Saved(likely, low.saved_nusd, high.saved_nusd)
