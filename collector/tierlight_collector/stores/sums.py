@@ -40,6 +40,7 @@ _SUMMED: Final = (
     "cost_nusd",
     "duration_ns",
 )
+_SUMMED_AT: Final = tuple(_AT[name] for name in _SUMMED)
 _UNMETERED: Final = frozenset({"embeddings", "rerank", "image", "audio"})  # no output tokens to be known
 _REASONS: Final = {"fallback": "fallbacks", "escalation": "escalations", "retry": "retries"}
 _CLASS, _FINISH = 0, 1  # columns of `Words`
@@ -69,26 +70,23 @@ def count_raw(
     row_of_kind = {each[0]: row_of[kinds[each[0]].series_id] for each in found}
     sums = [[0] * len(SUMS) for _ in row_of]
     told: list[tuple[int, int, int, float, float]] = []
-    for kind_id, n, no_input, no_tokens, unpriced, no_latency, *summed in found:
+    for kind_id, n, no_input, no_tokens, unpriced, no_latency, _, _, *summed in found:
         kind, row = kinds[kind_id], row_of_kind[kind_id]
         own = sums[row]
-        added = {
-            "calls": n,
-            "unpriced": unpriced,
-            "tokens_unknown": no_input if kind.values["operation"] in _UNMETERED else no_tokens,
-            "no_latency": no_latency,
-            **dict(zip(_SUMMED, summed, strict=True)),
-        }
+        own[_AT["calls"]] += n
+        own[_AT["unpriced"]] += unpriced
+        own[_AT["tokens_unknown"]] += no_input if kind.values["operation"] in _UNMETERED else no_tokens
+        own[_AT["no_latency"]] += no_latency
+        for at, value in zip(_SUMMED_AT, summed, strict=True):
+            own[at] += value or 0
         if kind.failed:
-            added["errors"] = n
+            own[_AT["errors"]] += n
             told.append((row, words.number(_CLASS, kind.values["error_class"] or "other"), n, 0, 0))
         reason = _REASONS.get(kind.values["attempt_reason"])
         if reason:
-            added[reason] = n
+            own[_AT[reason]] += n
         if kind.values["finish_reason"]:
             told.append((row, words.number(_FINISH, kind.values["finish_reason"]), n, 0, 0))
-        for name, value in added.items():
-            own[_AT[name]] += value or 0
     scored, scores = _raw_scores(connection, within, row_of_kind)
     for row, n in scored:
         sums[row][_AT["scored"]] += n
@@ -98,17 +96,18 @@ def count_raw(
         np.array(list(row_of), np.int64),
         np.full(total, start_ns, np.int64),
         stretches.integers(sums),
-        _raw_spread(connection, "latency_bin", within, row_of_kind, total),
-        _raw_spread(connection, "ttft_bin", within, row_of_kind, total),
+        _raw_spread([(row_of_kind[each[0]], each[6]) for each in found], total),
+        _raw_spread([(row_of_kind[each[0]], each[7]) for each in found], total),
         Tally.of(told).grouped(every),
         Tally.of(scores).grouped(every),
     )
 
 
 def _raw_sums(connection: sqlite3.Connection, within: tuple[int, int]) -> list[tuple[Any, ...]]:
+    """Of each kind, in one scan: what its calls add up to, and the bins of their times, which are many, as a list."""
     head = (
         "SELECT kind_id, count(*), sum(input_tokens IS NULL), sum(input_tokens IS NULL OR output_tokens IS NULL),"
-        " sum(cost_nusd IS NULL), sum(latency_bin IS NULL), "
+        " sum(cost_nusd IS NULL), sum(latency_bin IS NULL), group_concat(latency_bin), group_concat(ttft_bin), "
     )
     tail = f" FROM calls WHERE {_COUNTED} GROUP BY 1"
     try:
@@ -122,29 +121,23 @@ def _raw_sums(connection: sqlite3.Connection, within: tuple[int, int]) -> list[t
     halves = ", ".join(f"sum({name} >> 32), sum({name} & 4294967295)" for name in _SUMMED)
     return [
         (
-            *row[:6],
-            *(((high or 0) << 32) + (low or 0) for high, low in zip(row[6::2], row[7::2], strict=True)),
+            *row[:8],
+            *(((high or 0) << 32) + (low or 0) for high, low in zip(row[8::2], row[9::2], strict=True)),
         )
         for row in connection.execute(head + halves + tail, within)
     ]
 
 
-def _raw_spread(
-    connection: sqlite3.Connection,
-    column: str,
-    within: tuple[int, int],
-    row_of_kind: Mapping[int, int],
-    rows: int,
-) -> Spread:
-    found = connection.execute(
-        f"SELECT kind_id, {column}, count(*) FROM calls WHERE {_COUNTED} AND {column} IS NOT NULL GROUP BY 1, 2",
-        within,
-    ).fetchall()
-    counted = np.array(found, np.int64).reshape(-1, 3)
-    owner = np.zeros(max(row_of_kind) + 1, np.int64)
-    owner[list(row_of_kind)] = list(row_of_kind.values())
-    single = Spread(counted[:, 1:], np.ones(len(counted), np.int64))
-    return single.grouped(owner[counted[:, 0]], rows)
+def _raw_spread(bins: Sequence[tuple[int, str | None]], rows: int) -> Spread:
+    """Of (row, the bins of its calls with commas between, None where it has none)."""
+    listed = [(row, each) for row, each in bins if each is not None]
+    found = np.fromstring(",".join(each for _, each in listed), np.int64, sep=",")
+    owner = np.repeat(
+        np.array([row for row, _ in listed], np.int64),
+        np.array([each.count(",") + 1 for _, each in listed], np.int64),
+    )
+    ones = np.ones(len(found), np.int64)
+    return Spread(np.column_stack((found, ones)), ones).grouped(owner, rows)
 
 
 def _raw_scores(
