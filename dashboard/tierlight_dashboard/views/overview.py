@@ -16,7 +16,7 @@ from ..analysis.spend import Forecast, forecast
 from . import charts, fmt, markers
 from .baseline import Saved, saved
 from .buckets import Buckets, buckets
-from .routetable import RouteRow, daily_costs, rate, route_rows
+from .routetable import RouteRow, daily_costs, dearest, rate, route_rows
 from .shell import Formats
 from .site import Panel, Site
 from .urlstate import State
@@ -195,7 +195,13 @@ class Overview:
         if self.compares:
             earlier = self.site.rollups(self.state.previous, ("route",), self.state.where())
             before = {part.key[0]: part for part in earlier}
-        return route_rows(self._parts, self.site.preferences(), self.site.open_alerts(), self.advice, before)
+        parts = dearest(self._parts, TOP_ROUTES)
+        return route_rows(parts, self.site.preferences(), self.site.open_alerts(), self.advice, before)
+
+    @property
+    def route_count(self) -> int:
+        """How many routes there are, of which `routes` has the dearest."""
+        return len({part.key[0] for part in self._parts})
 
     @cached_property
     def sparks(self) -> dict[str, list[float | None]]:
@@ -203,7 +209,7 @@ class Overview:
         return self.site.panel(self._sparks).value or {}
 
     def _sparks(self) -> dict[str, list[float | None]]:
-        rows = (self.routes.value or [])[:TOP_ROUTES]
+        rows = self.routes.value or []
         if not rows:
             return {}
         found = self.site.series(

@@ -131,6 +131,15 @@ def by_route(parts: Sequence[Rollup]) -> dict[str, list[Rollup]]:
     return routes
 
 
+def dearest(parts: Sequence[Rollup], most: int) -> list[Rollup]:
+    """The rollups of the dearest routes, of those whose key begins with the route."""
+    costs: dict[str, int] = {}
+    for part in parts:
+        costs[part.key[0]] = costs.get(part.key[0], 0) + part.cost_nusd
+    chosen = set(sorted(costs, key=lambda route: (-costs[route], route))[:most])
+    return [part for part in parts if part.key[0] in chosen]
+
+
 def route_rows(
     parts: Sequence[Rollup],
     prefs: Preferences,
