@@ -38,7 +38,7 @@ def broken(*args: object, **kwargs: object) -> Any:
 
 
 def test_a_failing_question_costs_its_panel_only(desk: Browser) -> None:
-    page = over(desk.store, series=broken).text("/")
+    page = over(desk.store, costs=broken).text("/")
     assert page.count("The store could not answer (id ") >= 1
     assert "Routes by cost" in page
     assert "answer_customer" in page

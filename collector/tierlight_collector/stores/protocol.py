@@ -72,6 +72,16 @@ class RollupSource(Protocol):
     ) -> list[tuple[datetime, Rollup]]:
         """Rollups per hour or per local day of the zone `tz` (23 and 25 hour days are right), oldest first."""
 
+    def costs(
+        self,
+        when: TimeRange,
+        step: Literal["hour", "day"],
+        tz: str = "UTC",
+        group_by: tuple[Dim, ...] = (),
+        where: Filters = ...,
+    ) -> list[tuple[datetime, tuple[str, ...], int]]:
+        """The `cost_nusd` of `series` with its key, in a fraction of the time."""
+
 
 class FactStore(CallSink, RollupSource, Protocol):
     """Calls, scores, spans and contents."""

@@ -186,14 +186,35 @@ class SqliteStore(Decisions, OutboxTables):
         where: Filters = _EVERYTHING,
     ) -> list[tuple[datetime, Rollup]]:
         """Rollups per hour or per local day of the zone `tz` (23 and 25 hour days are right), oldest first."""
-        zone = ZoneInfo(tz)
+        return self._sums(self._cuts(when, step, tz), group_by, where)
+
+    def costs(
+        self,
+        when: TimeRange,
+        step: Literal["hour", "day"],
+        tz: str = "UTC",
+        group_by: tuple[Dim, ...] = (),
+        where: Filters = _EVERYTHING,
+    ) -> list[tuple[datetime, tuple[str, ...], int]]:
+        """The `cost_nusd` of `series` with its key, in a fraction of the time."""
+        cuts = self._cuts(when, step, tz)
+        starts = [start_ns for start_ns, *_ in cuts]
+        with self._parts(cuts, group_by, where, is_narrow=True) as (_, parts, keys):
+            found = [
+                (cuts[cut][2], key, cost)
+                for cut, key, cost in stretches.numbers(parts, starts, keys, "cost_nusd")
+            ]
+        return sorted(found)
+
+    def _cuts(
+        self, when: TimeRange, step: Literal["hour", "day"], tz: str
+    ) -> list[tuple[int, int, datetime]]:
         with self._read() as connection:
             oldest, newest = sums.extent(connection)
         if oldest is None or newest is None:
             return []
-        start_ns = max(when.start_ns, oldest)
-        end_ns = min(when.end_ns, newest + HOUR_NS)
-        return self._sums(list(_local_cuts(start_ns, end_ns, step, zone)), group_by, where)
+        start_ns, end_ns = max(when.start_ns, oldest), min(when.end_ns, newest + HOUR_NS)
+        return list(_local_cuts(start_ns, end_ns, step, ZoneInfo(tz)))
 
     def _sums(
         self, cuts: Sequence[tuple[int, int, Any]], group_by: tuple[Dim, ...], where: Filters
@@ -213,7 +234,12 @@ class SqliteStore(Decisions, OutboxTables):
 
     @contextmanager
     def _parts(
-        self, cuts: Sequence[tuple[int, int, Any]], group_by: tuple[Dim, ...], where: Filters
+        self,
+        cuts: Sequence[tuple[int, int, Any]],
+        group_by: tuple[Dim, ...],
+        where: Filters,
+        *,
+        is_narrow: bool = False,
     ) -> Iterator[tuple[sqlite3.Connection, list[stretches.Stretch], dict[int, tuple[str, ...]]]]:
         """What the sums of the cuts are made of, and the key of every series that is meant, in one snapshot."""
         at = [SERIES_FIELDS.index(dim) for dim in group_by]

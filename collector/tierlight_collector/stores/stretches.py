@@ -283,12 +283,11 @@ class _Grouped:
     places: list[int]  # of each group, in rising order
     group: Group  # of each row of all parts, in their order
 
-    @property
-    def sums(self) -> list[list[int]]:
-        """The sums of each group, in the order of SUMS."""
-        found: list[list[int]] = _added(
-            np.concatenate([part.sums for part in self.parts]), self.group
-        ).tolist()
+    def sums(self, names: Sequence[str] = SUMS) -> list[list[int]]:
+        """The sums of these names of each group."""
+        columns = slice(None) if names is SUMS else [SUMS.index(name) for name in names]
+        rows = np.concatenate([part.sums[:, columns] for part in self.parts])
+        found: list[list[int]] = _added(rows, self.group).tolist()
         return found
 
 
@@ -314,11 +313,11 @@ def numbers(
     parts: Sequence[Stretch], starts: Sequence[int], series: Mapping[int, tuple[str, ...]], name: str
 ) -> Iterator[tuple[int, tuple[str, ...], int]]:
     """One of SUMS by cut and key, as `answer` gives it, for who asks for nothing else."""
-    grouped, at = _grouped(parts, starts, series), SUMS.index(name)
+    grouped = _grouped(parts, starts, series)
     if grouped is not None:
-        for place, row in zip(grouped.places, grouped.sums, strict=True):
+        for place, (number,) in zip(grouped.places, grouped.sums((name,)), strict=True):
             cut, key = divmod(place, len(grouped.keys))
-            yield cut, grouped.keys[key], row[at]
+            yield cut, grouped.keys[key], number
 
 
 def answer(
@@ -348,7 +347,7 @@ def answer(
     for at, item, count, sums in _all([part.scores for part in parts], firsts[:-1]).grouped(group).entries():
         scores.setdefault(at, {})[signals[item]] = ScoreSums(count, *sums)
     nothing: dict[Any, Any] = {}
-    for at, (place, row) in enumerate(zip(grouped.places, grouped.sums, strict=True)):
+    for at, (place, row) in enumerate(zip(grouped.places, grouped.sums(), strict=True)):
         cut, key = divmod(place, len(keys))
         yield (
             cut,

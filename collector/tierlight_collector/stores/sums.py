@@ -388,12 +388,16 @@ class _Reading:
         low, high = bisect_left(self._hours, first), bisect_left(self._hours, end)
         return piece.tier == "raw", high - low, (self._rolled[high] - self._rolled[low]) % 2**64
 
+    def remembered(self, piece: Piece) -> Stretch | None:
+        """The sums of a piece, one row a series, where they are in memory."""
+        stamp = self._stamp(piece)
+        return None if stamp is None else self._memory.get(piece, stamp)
+
     def all_series(self, piece: Piece) -> Stretch:
         """The sums of a piece, one row a series."""
-        stamp = self._stamp(piece)
-        if stamp is not None and (kept := self._memory.get(piece, stamp)) is not None:
+        if (kept := self.remembered(piece)) is not None:
             return kept
-        found = self._read(piece)
+        found, stamp = self._read(piece), self._stamp(piece)
         if stamp is not None:
             self._memory.keep(piece, stamp, found)
         return found
@@ -427,10 +431,13 @@ def parts_of(
     version: int | None,
     cuts: Sequence[tuple[int, int, Any]],
     series: Collection[int],
+    *,
+    is_narrow: bool = False,
 ) -> list[Stretch]:
     """What the sums of ranges (start_ns, end_ns, _), in rising order, are made of; `stretches` adds it up.
 
-    All of the `series` are in it, and perhaps others. `version` names the snapshot where its name is known.
+    All of the `series` are in it, and perhaps others, which cost little where the question `is_narrow`: about one
+    of the sums. `version` names the snapshot where its name is known.
     """
     # Nothing lies outside what the store holds: years before the first call are not cut into hours.
     oldest, newest = extent(connection)
@@ -449,6 +456,8 @@ def parts_of(
         for piece in pieces(max(start_ns, first), end_ns, reading.dirty_hours, reading.dirty_days):
             if not is_few or piece.tier == "raw":
                 found.append(reading.all_series(piece))
+            elif is_narrow and (kept := reading.remembered(piece)) is not None:
+                found.append(kept)
             elif runs and runs[-1].tier == piece.tier and runs[-1].end_ns == piece.start_ns:
                 runs[-1] = Piece(piece.tier, runs[-1].start_ns, piece.end_ns)
             else:

@@ -75,14 +75,18 @@ class Overview:
         )
 
     @cached_property
-    def _series(self) -> list[list[Rollup | None]]:
-        found = self.site.series(
+    def _costs(self) -> list[list[int | None]]:
+        """Of each tier the cost of each bucket, None where it had no call."""
+        found = self.site.costs(
             self._buckets.window, self._buckets.step, self.state.zone_name, ("tier",), self.state.where()
         )
-        tiers = {
-            tier: [pair for pair in found if (pair[1].key[0] or "") == tier] for tier in charts.TIER_ORDER
-        }
-        return [self._buckets.place(tiers[tier]) for tier in charts.TIER_ORDER]
+        index = {start: i for i, start in enumerate(self._buckets.starts)}
+        tiers: dict[str, list[int | None]] = {tier: [None] * len(index) for tier in charts.TIER_ORDER}
+        for when, (tier,), cost in found:
+            i = index.get(int(when.timestamp()) * fmt.NANO)
+            if i is not None and tier in tiers:
+                tiers[tier][i] = (tiers[tier][i] or 0) + cost
+        return list(tiers.values())
 
     @cached_property
     def _buckets(self) -> Buckets:
@@ -119,7 +123,7 @@ class Overview:
         if self.site.reaches_back(self.state):
             before = total(self.site.rollups(self.state.previous, (), self.state.where()))
         daily = [
-            sum(r.cost_nusd for r in column if r is not None) for column in zip(*self._series, strict=True)
+            sum(cost for cost in column if cost is not None) for column in zip(*self._costs, strict=True)
         ]
         whole = self._buckets.whole(daily, self.site.now_ns) if self._buckets.step == "day" else []
         first = next((i for i, cost in enumerate(whole) if cost), len(whole))
@@ -146,8 +150,8 @@ class Overview:
         share = self.state.get("spend") == "share"
         money = self.f.money
         layers = []
-        for tier, column in zip(charts.TIER_ORDER, self._series, strict=True):
-            values = [None if r is None else float(r.cost_nusd) for r in column]
+        for tier, column in zip(charts.TIER_ORDER, self._costs, strict=True):
+            values = [None if cost is None else float(cost) for cost in column]
             if any(values):
                 layers.append(charts.Layer(tier or "no tier", f"t-{tier or 'none'}", values))
         totals = [sum(layer.values[i] or 0 for layer in layers) for i in range(len(self._buckets.starts))]
@@ -212,7 +216,7 @@ class Overview:
         rows = self.routes.value or []
         if not rows:
             return {}
-        found = self.site.series(
+        found = self.site.costs(
             self._buckets.window,
             self._buckets.step,
             self.state.zone_name,

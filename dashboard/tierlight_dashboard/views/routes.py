@@ -159,7 +159,7 @@ class Routes:
     def _sparks(self) -> dict[str, list[float | None]]:
         if not self.shown:
             return {}
-        found = self.site.series(
+        found = self.site.costs(
             self._buckets.window,
             self._buckets.step,
             self.state.zone_name,

@@ -203,16 +203,16 @@ def sorted_rows(rows: Sequence[RouteRow], key: str, descending: bool) -> list[Ro
 
 
 def daily_costs(
-    series: Sequence[tuple[datetime, Rollup]], starts: Sequence[int]
+    found: Sequence[tuple[datetime, tuple[str, ...], int]], starts: Sequence[int]
 ) -> dict[str, list[float | None]]:
-    """Cost per bucket of each route, from a series grouped by route; None before its first call."""
+    """Cost per bucket of each route, from costs grouped by route; None before its first call."""
     index = {start: i for i, start in enumerate(starts)}
     costs: dict[str, list[float | None]] = {}
-    for when, sums in series:
+    for when, key, cost in found:
         i = index.get(int(when.timestamp()) * NANO)
         if i is not None:
-            row = costs.setdefault(sums.key[0], [None] * len(starts))
-            row[i] = (row[i] or 0) + sums.cost_nusd
+            row = costs.setdefault(key[0], [None] * len(starts))
+            row[i] = (row[i] or 0) + cost
     for row in costs.values():
         first = next((i for i, v in enumerate(row) if v is not None), len(row))
         row[first:] = [v or 0.0 for v in row[first:]]

@@ -174,6 +174,20 @@ class Site:
             lambda: self.store.series(when, step, zone, group_by, where),
         )
 
+    def costs(
+        self,
+        when: TimeRange,
+        step: Literal["hour", "day"],
+        zone: str,
+        group_by: tuple[Dim, ...],
+        where: Filters,
+    ) -> list[tuple[datetime, tuple[str, ...], int]]:
+        """The store's costs over time, kept a while."""
+        return self.recent(
+            f"costs {self.span(when)} {step} {zone} {group_by} {where}",
+            lambda: self.store.costs(when, step, zone, group_by, where),
+        )
+
     def routes(self) -> list[RouteInfo]:
         return self.recent("routes", self.store.routes)
 

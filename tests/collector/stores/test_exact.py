@@ -132,6 +132,10 @@ def check(store: Store, oracle: Oracle) -> None:
             )
         production = Filters(project=project)
         assert store.rollups(ALWAYS, (), production) == oracle.rollups(ALWAYS, (), production)
+        assert store.costs(cut, "day", "Asia/Kolkata", ("route",), production) == [
+            (day, found.key, found.cost_nusd)
+            for day, found in store.series(cut, "day", "Asia/Kolkata", ("route",), production)
+        ]
         listed = store.calls(everything, limit=100).rows
         assert {(row.call.trace_id, row.call.span_id): row.call.route for row in listed} == {
             key: call.route for key, call in oracle.calls(project).items()
@@ -194,6 +198,7 @@ def test_a_range_is_the_sum_of_its_pieces(stream: list[Batch | int], seconds: li
 def test_an_empty_store_has_no_sums(store: Store) -> None:
     assert store.rollups(ALWAYS) == []
     assert store.series(ALWAYS, "day") == []
+    assert store.costs(ALWAYS, "day") == []
     assert store.calls().rows == ()
     assert store.routes() == []
 

@@ -9,10 +9,10 @@ import pytest
 
 from collector.stores import build
 from collector.stores.build import DAY_NS, EPOCH_NS, SECOND_NS, Clock
-from tierlight_collector.records import HOUR_NS, Batch, TimeRange
+from tierlight_collector.records import HOUR_NS, Batch, Filters, TimeRange
 from tierlight_collector.stores import Store, open_store, stretches
 from tierlight_collector.stores.stretches import Spread, Stretch, Tally
-from tierlight_collector.stores.sums import Piece, SumsMemory
+from tierlight_collector.stores.sums import FEW, Piece, SumsMemory
 
 DAYS = TimeRange(EPOCH_NS, EPOCH_NS + 3 * DAY_NS)
 
@@ -55,6 +55,21 @@ def test_a_reader_of_another_process_sees_what_was_recounted(
         assert counts(other) == (2, 2, [2])
     finally:
         other.close()
+
+
+def test_costs_of_one_route_of_many_are_the_same_from_memory(store: Store, clock: Clock) -> None:
+    for number in range(1, FEW * 2):
+        start_ns = EPOCH_NS + number % 2 * DAY_NS
+        call = build.call(number, number, start_ns=start_ns, route=f"r{number}", cost_nusd=number)
+        store.append(Batch((call,)))
+    clock.now_ns = EPOCH_NS + 3 * DAY_NS
+    store.roll_up()
+    wanted = Filters(route=("r3",))
+    read = store.costs(DAYS, "day", "UTC", ("route",), wanted)
+    store.costs(DAYS, "day", "UTC", ("route",))
+    remembered = store.costs(DAYS, "day", "UTC", ("route",), wanted)
+    assert remembered == read
+    assert [(key, cost) for _, key, cost in read] == [(("r3",), 3)]
 
 
 def test_part_of_a_closed_hour_follows_the_hour(store: Store, clock: Clock) -> None:
