@@ -249,11 +249,10 @@ class SqliteStore(Decisions, OutboxTables):
             # The snapshot is taken by now: it has this version if nobody committed while it was.
             version = before if self._readers.version() == before else None
             keys = {series_id: tuple(values[i] for i in at) for series_id, values in chosen.items()}
-            yield (
-                connection,
-                sums.parts_of(connection, self._dictionary, self._sums_memory, version, cuts, keys),
-                keys,
+            parts = sums.parts_of(
+                connection, self._dictionary, self._sums_memory, version, cuts, keys, is_narrow=is_narrow
             )
+            yield connection, parts, keys
 
     # ---- out --------------------------------------------------------------------------------------------
 
