@@ -48,6 +48,9 @@ class _Sums:
     def series(self, *_: object, **__: object) -> list[tuple[datetime, Rollup]]:
         raise AssertionError("not asked for here")
 
+    def costs(self, *_: object, **__: object) -> list[tuple[datetime, tuple[str, ...], int]]:
+        raise AssertionError("not asked for here")
+
 
 def test_models_in_use_show_their_price_and_end_unpriced_first() -> None:
     found = prices.prices_in_use(_Sums(), PriceBook.default(), TimeRange(0, END_NS))

@@ -102,6 +102,12 @@ def test_import_says_what_became_of_the_file(
     run("import", tmp_path / "absent", status=2)
 
 
+def test_a_file_that_is_not_there_is_named(run: Run, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.jsonl"
+    refused = run("import", missing, status=2)
+    assert f"tierlight: {missing}: No such file or directory" in refused.output
+
+
 def test_import_is_refused_while_a_server_holds_the_store(run: Run, path: Path, tmp_path: Path) -> None:
     store = opened(path)
     file = tmp_path / "empty"

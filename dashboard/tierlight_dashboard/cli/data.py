@@ -36,7 +36,7 @@ def backup(target: Annotated[Path, typer.Argument(help="A new file.")], store: S
     try:
         back_up(path_of_url(store), target)
     except (CollectorError, ValueError, OSError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     typer.echo(f"{target}: {target.stat().st_size:,} bytes")
 
 
@@ -45,7 +45,7 @@ def restore(copy: Annotated[Path, typer.Argument(help="A backup.")], store: Stor
     try:
         moved = put_back(copy, path_of_url(store))
     except (CollectorError, ValueError, OSError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     typer.echo("restored" + (f"; the old file is {moved}" if moved else ""))
 
 

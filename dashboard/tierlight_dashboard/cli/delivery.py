@@ -141,7 +141,7 @@ def drain(
     except StoreLocked:
         left = _drain_by_server(store, server, timeout)
     except (CollectorError, ValueError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     else:
         try:
             targets = (
@@ -150,7 +150,7 @@ def drain(
             )
             left = _drain_here(opened, targets, timeout)
         except (CollectorError, ConfigurationError) as error:
-            raise fail(str(error)) from error
+            raise fail(error) from error
         finally:
             opened.close()
     if left:
@@ -200,7 +200,7 @@ def _steer(store: str, server: str, name: str, action: Action) -> int:
     except StoreLocked:
         return _ask(server, name, action)
     except (CollectorError, ValueError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     try:
         targets = {target.name: target for target in opened.outbox_targets()}
         if name not in targets:
@@ -218,7 +218,7 @@ def _steer(store: str, server: str, name: str, action: Action) -> int:
             return spans
         return 0
     except CollectorError as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     finally:
         opened.close()
 
@@ -268,7 +268,7 @@ def import_(
         spool = Spool(place, lambda reason, count: lost.update({reason: lost.get(reason, 0) + count}))
         headers = dict(_header(each) for each in header or ())
     except (OSError, CollectorError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     files = delivered = refused = 0
     problem = ""
     with httpx.Client(timeout=TIMEOUT_S, headers=headers, follow_redirects=False) as client:

@@ -52,7 +52,7 @@ def reconcile_(
     try:
         lines = read_invoice(invoice.read_text(encoding="utf-8"))
     except (BadRequest, OSError, UnicodeDecodeError) as error:
-        raise fail(f"{invoice}: {error}") from error
+        raise fail(f"{invoice}: {getattr(error, 'strerror', None) or error}") from error
     with reading(store) as opened:
         found = reconcile(lines, _traced(opened))
     emit([_row(each) for each in found], COLUMNS, format, empty="The invoice has no lines.")

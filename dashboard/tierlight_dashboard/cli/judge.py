@@ -96,7 +96,7 @@ def whatif(
     try:
         book = open_book(prices, default_list())
     except (CollectorError, ConfigurationError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     now_ns = time.time_ns()
     when = TimeRange(now_ns - days * DAY_NS, now_ns)
     with reading(store) as opened:

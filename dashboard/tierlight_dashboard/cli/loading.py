@@ -20,7 +20,7 @@ def policy_of(file: Path, book: PriceBook | None = None) -> Policy:
     try:
         return load_policy(file, prices=book)
     except PolicyError as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
 
 
 def served_policy(toml: bytes, name: str) -> Policy:
@@ -36,7 +36,7 @@ def book_of(prices: Path | None) -> PriceBook:
     try:
         return PriceBook.from_toml(prices.read_bytes()) if prices is not None else PriceBook.default()
     except (ConfigurationError, OSError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
 
 
 def route_of(policy: Policy, name: str) -> Route:
@@ -52,4 +52,4 @@ def explained() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error

@@ -75,7 +75,7 @@ def reading(url: str) -> Iterator[Store]:
     try:
         store = open_store(url, read_only=True)
     except (CollectorError, ValueError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     try:
         yield store
     finally:
@@ -88,14 +88,16 @@ def writing(url: str, rules: RouteRules = PLAIN_RULES) -> Iterator[Store]:
     try:
         store = open_store(url, retention=KEEP_ALL, rules=rules)
     except (CollectorError, ValueError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     try:
         yield store
     finally:
         store.close()
 
 
-def fail(message: str, code: int = 2) -> typer.Exit:
-    """Print the message to standard error; `raise` what this gives."""
-    typer.echo(f"tierlight: {message}", err=True)
+def fail(what: str | Exception, code: int = 2) -> typer.Exit:
+    """Print what went wrong to standard error; `raise` what this gives."""
+    if isinstance(what, OSError) and what.filename and what.strerror:
+        what = f"{what.filename}: {what.strerror}"
+    typer.echo(f"tierlight: {what}", err=True)
     return typer.Exit(code)

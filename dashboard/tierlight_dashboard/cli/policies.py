@@ -130,7 +130,7 @@ def approve(
     try:
         check_prices(policy, book_of(prices), datetime.now(UTC))
     except PolicyError as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     text = toml.decode()
     revision, version, _ = _decided(
         store,
@@ -182,11 +182,11 @@ def _decided(
     except StoreLocked:
         return _asked(server, ask)
     except (CollectorError, ValueError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     try:
         added = write(opened)
     except (CollectorError, PolicyError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     finally:
         opened.close()
     return added.revision, added.version, added.note

@@ -74,7 +74,7 @@ def update() -> None:
             payload = fetch_list(client)
         save_list(payload, default_list())
     except (CollectorError, ConfigurationError, OSError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     typer.echo(f"saved {default_list()}; a running server takes it at its next start")
 
 
@@ -117,7 +117,7 @@ def _book(prices: Path | None, store: Store) -> PriceBook:
     try:
         return open_book(prices, default_list(), own_prices(store.settings()))
     except (ConfigurationError, OSError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
 
 
 def _ns(day: datetime | None) -> int:

@@ -113,7 +113,7 @@ def up(
         )
         asyncio.run(serve(settings))
     except (CollectorError, ConfigurationError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     except OSError as error:
         raise fail(f"cannot start: {error.strerror or error} (another server on this port?)") from error
 
@@ -133,6 +133,6 @@ def demo(
     try:
         play(port=port, http_port=http_port, tickets_per_day=tickets, seed=seed, once=once)
     except (CollectorError, ConfigurationError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     except OSError as error:
         raise fail(f"cannot start: {error.strerror or error} (another server on this port?)") from error

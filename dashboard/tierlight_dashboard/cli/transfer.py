@@ -81,7 +81,7 @@ def export(
     except BrokenPipeError:
         raise typer.Exit(0) from None  # the reader has seen enough
     except (CollectorError, OSError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     if out is not None:
         what = "spans" if format is ExportFormat.otlp_json else "calls"
         typer.echo(f"{out}: {count:,} {what}, {out.stat().st_size:,} bytes")
@@ -129,7 +129,7 @@ def import_(
                 rules=said.rules,
             )
         except (CollectorError, OSError) as error:
-            raise fail(str(error)) from error
+            raise fail(error) from error
     typer.echo(
         f"{done.spans:,} spans ({done.calls:,} calls) and {done.scores:,} scores read: {done.accepted:,} stored,"
         f" {done.duplicates:,} were there already, {done.rejected:,} refused"
@@ -168,7 +168,7 @@ def renormalise(
         else:
             report = rereading.look(path_of_url(store), costing, rules=rules, **choice)
     except (CollectorError, ValueError, OSError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
     rows = [{"column": name, "calls": count} for name, count in report.columns.most_common()]
     emit(rows, ("column", "calls"), format, empty="Every call is read as before.")
     if format is Format.table:
@@ -206,7 +206,7 @@ def purge(
         try:
             purged = opened.purge(**chosen, who=_who())
         except CollectorError as error:
-            raise fail(str(error)) from error
+            raise fail(error) from error
     typer.echo(f"the texts of {purged:,} calls are gone")
 
 
@@ -232,14 +232,14 @@ def _configuration(config: Path | None) -> Configuration:
     try:
         return read_configuration(config)
     except (ConfigurationError, CollectorError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
 
 
 def _costing(prices: Path | None) -> Costing:
     try:
         return Costing(open_book(prices, default_list()))
     except (ConfigurationError, OSError) as error:
-        raise fail(str(error)) from error
+        raise fail(error) from error
 
 
 def _progress(verb: str) -> Any:
