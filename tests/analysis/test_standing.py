@@ -81,6 +81,24 @@ def test_a_pass_without_evidence_says_so() -> None:
     )
 
 
+def test_a_pass_of_one_route_says_how_soon_a_drop_would_be_seen() -> None:
+    quality = replace(
+        standing("steady"),
+        signal="quality:judge_ok",
+        null=0.84,
+        level=(0.86,),
+        threshold=1e4,
+        calls_a_day=100.0,
+    )
+    one = check_result([], [], [standing("steady"), quality], "answer", "page", 5).sentence
+    assert one.endswith(
+        "2 tests without an open alert. At this budget a drop to 76 % takes about 433 calls, 4.3 days."
+    )
+    rare = check_result([], [], [replace(quality, calls_a_day=1.0)], "answer", "page", 5).sentence
+    assert "a drop to 76 % is not visible within 30 days at this volume" in rare
+    assert "budget" not in check_result([], [], [quality], "", "page", 5).sentence
+
+
 def test_mutes_cover_what_they_name() -> None:
     assert is_muted(ALERT, [AlertMute("", "", None, "ada")], 5)
     assert is_muted(ALERT, [AlertMute("answer", "", None, "ada")], 5)

@@ -144,7 +144,6 @@ _METHODS: Final = frozenset({"get", "post", "put", "patch", "delete", "head", "o
 _OWN_NAME_VERBS: Final = frozenset(
     {"chat", "embeddings", "text_completion", "generate_content", "rerank", "execute_tool", "responses"}
 )
-_AGENT_VERBS: Final = ("invoke_agent ", "invoke_workflow ", "create_agent ")
 
 
 @lru_cache(maxsize=4096)

@@ -21,7 +21,6 @@ from .intern import Interner
 from .runs import Runs
 from .sums import DAY_NS
 
-HELD_FOR_NS: Final = 30 * 24 * HOUR_NS
 MAX_ADDRESSES: Final = 200_000  # held addresses kept in memory; above, the table is asked for every call
 
 Fresh = tuple[

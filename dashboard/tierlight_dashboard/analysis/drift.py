@@ -215,15 +215,6 @@ def meter(evidence: float, threshold: float) -> float:
     return min(max(log(evidence) / log(threshold), 0.0), 1.0) if evidence > 1 else 0.0
 
 
-# ---- recovery -------------------------------------------------------------------------------------------
-
-
-def recovery_null(recent_mean: float, m: float, reference_mean: float) -> float:
-    """The null of the test that the incident is over, run on 1 - x: one minus the middle of both levels."""
-    middle = (min(recent_mean, m) + reference_mean) / 2
-    return 1 - min(max(middle, 0.001), 0.999)
-
-
 # ---- size of an effect ----------------------------------------------------------------------------------
 
 _LAMBDAS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)

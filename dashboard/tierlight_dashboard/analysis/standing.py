@@ -9,7 +9,7 @@ from typing import Literal
 
 from tierlight_collector.decisions import Alert, AlertMute
 
-from .drift import MONTH_DAYS, SEVERITY_ORDER, Severity, amber_threshold, lane_evidence, meter
+from .drift import MONTH_DAYS, SEVERITY_ORDER, Severity, amber_threshold, can_see, lane_evidence, meter
 from .learning import CHECK_EVERY, signals_of
 from .reference import learned
 from .signals import LAZY
@@ -17,6 +17,7 @@ from .streams import Policy, Stream, StreamKey
 from .windows import DAY_NS
 from .wording import count
 
+VISIBLE_DROP = 0.10  # of quality, of which `tierlight check` says how soon it would be seen
 RECOVERING_AT = 200.0  # R of the recovery test from which an alert is said to recover; it resolves at 1,000
 
 
@@ -153,7 +154,18 @@ def check_result(
     else:
         text = f"{where} passes: {count(len(mine) - len(learning), 'test')} without an open alert"
         text += f", {len(learning)} still learning." if learning else "."
+        if route:
+            text += _visible(mine)
     return CheckResult(route, not against, against, learning, text)
+
+
+def _visible(rows: Sequence[Standing]) -> str:
+    """How long a drop of quality by ten points would stay unseen; nothing where no quality is watched yet."""
+    for row in rows:
+        if row.signal.startswith("quality:") and row.null is not None and row.level:
+            worse = max(row.level[0] - VISIBLE_DROP, 0.0)
+            return f" At this budget {can_see(worse, row.null, row.threshold, row.calls_a_day)}."
+    return ""
 
 
 def is_muted(alert: Alert, mutes: Iterable[AlertMute], now_ns: int) -> bool:

@@ -7,7 +7,7 @@ Everything a page depends on is in its URL. A value that is unknown or impossibl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -292,8 +292,3 @@ def shifted(state: State, now_ns: int, direction: int) -> dict[str, object]:
         return {"range": None, "from_": None, "to": None}
     form = "%Y-%m-%dT%H:%M:%SZ"
     return {"range": "custom", "from_": at(start, UTC).strftime(form), "to": at(end, UTC).strftime(form)}
-
-
-def with_window(state: State, window: TimeRange) -> State:
-    """The same state over another window, for a panel that looks further than the page."""
-    return replace(state, window=window)
